@@ -1,0 +1,1 @@
+//! oslo.config files to typed options.

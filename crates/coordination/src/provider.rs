@@ -1,0 +1,88 @@
+//! One lock service.
+
+use async_trait::async_trait;
+use scoria_runtime::CancellationToken;
+
+use crate::{Error, Holder, Mode, Owner, WaitPolicy};
+
+/// How far a lock reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Every process of one machine.
+    Node,
+    /// Every process that names the same service.
+    Cluster,
+}
+
+/// What a lock service can do; callers ask, tests go by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// It hands out monotonic fencing tokens.
+    pub token: bool,
+    /// Waiters are served in order of arrival.
+    pub order: bool,
+    /// It has shared mode among our own instances.
+    pub shared: bool,
+}
+
+/// How the connection to the service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Locks can be had.
+    Up,
+    /// They cannot; why, for an operator.
+    Down(String),
+}
+
+/// A lock service. Names come complete, with the `cinder-` prefix.
+#[async_trait]
+pub trait Provider: Send + Sync + std::fmt::Debug + 'static {
+    /// Scheme of its URL: `memory`, `file`, …
+    fn kind(&self) -> &'static str;
+    /// How far its locks reach.
+    fn scope(&self) -> Scope;
+    /// What it can do.
+    fn features(&self) -> Features;
+    /// How the connection is.
+    fn health(&self) -> Health;
+
+    /// Takes one lock. Dropping the future withdraws the attempt: nothing stays behind.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when it may not or no longer wait, [`Error::Unavailable`] when the service cannot be reached.
+    async fn acquire(
+        &self,
+        name: &str,
+        mode: Mode,
+        owner: &Owner,
+        wait: WaitPolicy,
+    ) -> Result<Box<dyn HeldLock>, Error>;
+
+    /// Who holds and who waits, as far as the service tells, ours and others'.
+    ///
+    /// # Errors
+    /// When the service cannot be reached.
+    async fn holders(&self) -> Result<Vec<Holder>, Error>;
+
+    /// Gives back what is still held and ends the connection.
+    async fn close(&self);
+}
+
+/// One lock that is held. Dropping it without [`HeldLock::release`] gives it back in the background.
+#[async_trait]
+pub trait HeldLock: Send + Sync + std::fmt::Debug {
+    /// Fencing token, where the service has one.
+    fn token(&self) -> Option<u64>;
+    /// Cancelled once the lock is or may be lost: perhaps early, never late.
+    fn lost(&self) -> CancellationToken;
+    /// Asks the service whether the lock is still ours.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when it is not, [`Error::Unavailable`] when that cannot be known.
+    async fn verify(&self) -> Result<(), Error>;
+    /// Gives it back and waits until that is done.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when it was no longer ours.
+    async fn release(self: Box<Self>) -> Result<(), Error>;
+}

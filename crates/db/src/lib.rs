@@ -1,0 +1,1 @@
+//! Repositories over Cinder's schema on SQLite, MySQL and PostgreSQL.

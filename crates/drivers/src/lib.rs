@@ -1,0 +1,14 @@
+//! Storage back ends behind one trait.
+//!
+//! A driver gets specs (rows as they stand) and returns facts: it never reads or writes the database, never sends a
+//! message, never takes a distributed lock. Cross-cutting behaviour (metrics, faults for tests) is a layer around the trait.
+//!
+//! `remotefs` is what every driver on a mounted share has in common; `nfs` and `local` stand on it.
+
+mod driver;
+mod error;
+
+pub use driver::{
+    BackendStats, Capabilities, ConnectionInfo, DriverInfo, SnapshotFacts, VolumeDriver, VolumeFacts, Work,
+};
+pub use error::{Error, ErrorKind};

@@ -1,0 +1,1 @@
+//! Versioned objects on the wire.

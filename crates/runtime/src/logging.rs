@@ -1,0 +1,1 @@
+//! Log lines as oslo.log writes them, and JSON.

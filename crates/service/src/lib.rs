@@ -1,0 +1,1 @@
+//! The scoria-volume daemon.
