@@ -6,16 +6,25 @@
 //!
 //! What it is not: it knows no volume; names are made by those who know what they protect.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod coordinator;
 mod error;
+mod lock_set;
+pub mod metrics;
+mod name;
+mod options;
 mod provider;
 pub mod providers;
+mod registry;
 mod request;
+mod turns;
+mod url;
 
-pub use coordinator::{Coordinator, LockSet};
+pub use coordinator::Coordinator;
 pub use error::Error;
+pub use lock_set::LockSet;
+pub use name::PREFIX;
+pub use options::Options;
 pub use provider::{Features, Health, HeldLock, Provider, Scope};
 pub use request::{Holder, LockRequest, Mode, Owner, WaitPolicy};
-
-/// Cinder's prefix of every lock name (`cinder/coordination.py: COORDINATOR`).
-pub const PREFIX: &str = "cinder-";

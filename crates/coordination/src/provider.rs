@@ -39,6 +39,8 @@ pub enum Health {
 pub trait Provider: Send + Sync + std::fmt::Debug + 'static {
     /// Scheme of its URL: `memory`, `file`, …
     fn kind(&self) -> &'static str;
+    /// What this instance is called in the lists of holders.
+    fn instance(&self) -> &str;
     /// How far its locks reach.
     fn scope(&self) -> Scope;
     /// What it can do.

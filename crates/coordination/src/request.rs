@@ -13,6 +13,17 @@ pub enum Mode {
     Exclusive,
 }
 
+impl Mode {
+    /// As in lists and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Exclusive => "exclusive",
+        }
+    }
+}
+
 /// Who asks, for the list of holders, the log and the metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Owner {
@@ -94,4 +105,24 @@ pub struct Holder {
     pub since: Option<Duration>,
     /// Fencing token, where the service has one.
     pub token: Option<u64>,
+}
+
+impl Holder {
+    /// ` by <operation> of <request> in <instance> for <n> s`, for messages.
+    pub(crate) fn describe(&self) -> String {
+        let mut text = String::from(" by ");
+        if !self.owner.operation.is_empty() {
+            text.push_str(&self.owner.operation);
+            if let Some(request) = &self.owner.request_id {
+                text.push_str(" of ");
+                text.push_str(request);
+            }
+            text.push_str(" in ");
+        }
+        text.push_str(&self.instance);
+        if let Some(since) = self.since {
+            text.push_str(&format!(" for {:.1} s", since.as_secs_f64()));
+        }
+        text
+    }
 }

@@ -4,16 +4,28 @@
 //! [`Transport`] is what the service sees; `providers::amqp` speaks to RabbitMQ, `providers::memory` stays in the process.
 //! What it is not: it knows no volume; methods and their arguments belong to those who serve them.
 
+mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod duplicates;
 mod envelope;
 mod error;
 mod message;
+mod notification;
 pub mod providers;
+mod reply;
 mod target;
+#[cfg(test)]
+mod testing;
 mod transport;
 
-pub use envelope::{DecodeError, Reply, decode, encode, encode_reply};
+pub use client::Client;
+pub use duplicates::{Begin, Duplicates};
+pub use envelope::{DecodeError, MAX_BODY_BYTES, decode, encode, open};
 pub use error::Error;
 pub use message::{Call, Notification, Request};
+pub use notification::encode_notification;
+pub use reply::{Reply, decode_reply, encode_heartbeat, encode_reply};
 pub use target::{Destination, Target};
 pub use transport::{Delivery, Health, Listener, Transport};
 

@@ -1,1 +1,4 @@
 //! The brokers.
+
+pub mod amqp;
+pub mod memory;

@@ -1,0 +1,138 @@
+//! The whole configuration, typed.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::options::{
+    Backend, ConcurrencyOptions, CoordinationOptions, DatabaseOptions, DefaultOptions, ImageOptions, LogOptions, Messaging,
+    Notifications, OptionGroup, QuotaOptions, ScoriaOptions,
+};
+use crate::resolve::{Reader, Resolver};
+use crate::source::{LoadArgs, Origin, Texts};
+
+/// Everything the service reads, checked. `Debug` shows no secret.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[DEFAULT]`: the service.
+    pub default: DefaultOptions,
+    /// `[DEFAULT]`: logging.
+    pub log: LogOptions,
+    /// `[DEFAULT]`: images.
+    pub image: ImageOptions,
+    /// `[DEFAULT]`: quota.
+    pub quota: QuotaOptions,
+    /// The back ends, in the order of `enabled_backends`. At least one.
+    pub backends: Vec<Backend>,
+    /// `[coordination]`.
+    pub coordination: CoordinationOptions,
+    /// `[database]`.
+    pub database: DatabaseOptions,
+    /// `transport_url` and `[oslo_messaging_rabbit]`.
+    pub messaging: Messaging,
+    /// `[oslo_messaging_notifications]`.
+    pub notifications: Notifications,
+    /// `[oslo_concurrency]`.
+    pub concurrency: ConcurrencyOptions,
+    /// `[scoria]`.
+    pub scoria: ScoriaOptions,
+    /// What to log once logging works: options under earlier names.
+    pub warnings: Vec<String>,
+    pub(crate) args: LoadArgs,
+    /// As it was at start.
+    pub(crate) resolver: Resolver,
+    /// As it was at the last reload: what mutable options are taken from.
+    pub(crate) mutable: Resolver,
+}
+
+impl Config {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// The first thing that is wrong. `scoria config check` names all of them ([`crate::check`]).
+    pub fn load(args: &LoadArgs) -> Result<Self, Error> {
+        let built_in = args.standalone.as_deref().map(standalone_texts).unwrap_or_default();
+        let mut resolver = Resolver { texts: Texts::load(args, built_in)?, backends: Vec::new() };
+        let mut default = DefaultOptions::read(&Reader::new(&resolver, None))?;
+        default.enabled_backends.retain(|name| !name.is_empty());
+        default.cluster = default.cluster.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+        resolver.backends.clone_from(&default.enabled_backends);
+        check_backends(&default.enabled_backends, &resolver)?;
+
+        let backends = resolver.backends.iter().map(|name| Backend::read(name, &resolver, &default));
+        let backends = backends.collect::<Result<Vec<_>, _>>()?;
+        let reader = Reader::new(&resolver, None);
+        let mut concurrency = ConcurrencyOptions::read(&reader)?;
+        if concurrency.lock_path.is_none() {
+            concurrency.lock_path = args.environment.get("OSLO_LOCK_PATH").map(Into::into);
+        }
+        Ok(Self {
+            default,
+            log: LogOptions::read(&reader)?,
+            image: ImageOptions::read(&reader)?,
+            quota: QuotaOptions::read(&reader)?,
+            backends,
+            coordination: CoordinationOptions::read(&reader)?,
+            database: DatabaseOptions::read(&reader)?,
+            messaging: Messaging::read(&resolver)?,
+            notifications: Notifications::read(&resolver)?,
+            concurrency,
+            scoria: ScoriaOptions::read(&reader)?,
+            warnings: resolver.deprecations(),
+            args: args.clone(),
+            mutable: resolver.clone(),
+            resolver,
+        })
+    }
+
+    /// What stand-alone mode is without any file: SQLite and file locks in `state_path`, messages within the process, one
+    /// back end `local` in a directory, snapshots on.
+    #[must_use]
+    pub fn standalone(state_path: &Path) -> Self {
+        let args = LoadArgs { standalone: Some(state_path.to_path_buf()), ..LoadArgs::default() };
+        Self::load(&args).expect("the built-in values are valid, and nothing else is read")
+    }
+}
+
+/// The lowest layer of stand-alone mode: group, name, text.
+pub(crate) fn standalone_texts(state_path: &Path) -> Vec<(&'static str, &'static str, String)> {
+    let path = crate::interpolate::escape(&state_path.to_string_lossy());
+    vec![
+        ("DEFAULT", "state_path", path),
+        ("DEFAULT", "enabled_backends", "local".to_owned()),
+        ("DEFAULT", "transport_url", "memory://".to_owned()),
+        ("DEFAULT", "periodic_fuzzy_delay", "0".to_owned()),
+        ("scoria", "standalone", "true".to_owned()),
+        ("local", "volume_driver", "local".to_owned()),
+        ("local", "volume_backend_name", "local".to_owned()),
+        ("local", "nfs_snapshot_support", "true".to_owned()),
+    ]
+}
+
+/// No service without a back end, no back end twice (`cinder/cmd/volume.py: main` exits without one).
+fn check_backends(names: &[String], resolver: &Resolver) -> Result<(), Error> {
+    let origin = || {
+        let spec = crate::options::find("DEFAULT", "enabled_backends");
+        spec.and_then(|spec| resolver.get(spec, "DEFAULT").ok()).map_or(Origin::Default, |resolved| resolved.origin)
+    };
+    let wrong = |problem: String| {
+        Err(Error::Value {
+            origin: origin(),
+            group: "DEFAULT".to_owned(),
+            option: "enabled_backends".to_owned(),
+            value: names.join(","),
+            problem,
+        })
+    };
+    if names.is_empty() {
+        return wrong("names no back end; set enabled_backends = NAME and write a section [NAME]".to_owned());
+    }
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            return wrong(format!("names '{name}' twice"));
+        }
+        if crate::options::known_names(name).is_some() || crate::options::all().any(|spec| spec.group == name) {
+            return wrong(format!("'{name}' is the name of another group of options; choose another name"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! What can be wrong with a configuration.
+
+use std::path::PathBuf;
+
+use crate::source::Origin;
+
+/// Why the configuration cannot be used. Each names the place and the remedy; none contains a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A file or directory named on the command line cannot be read.
+    #[error("{}: cannot be read: {reason}", path.display())]
+    Unreadable {
+        /// Which one.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+    /// A line is not INI.
+    #[error("{}:{line}: {problem}", path.display())]
+    Syntax {
+        /// In which file.
+        path: PathBuf,
+        /// From 1.
+        line: u32,
+        /// What is wrong.
+        problem: String,
+    },
+    /// An option's value is not allowed.
+    #[error("{origin}: [{group}] {option} = {value}: {problem}")]
+    Value {
+        /// Where the value comes from.
+        origin: Origin,
+        /// The group as the operator wrote or would write it.
+        group: String,
+        /// The option.
+        option: String,
+        /// The value, or `***` for a secret.
+        value: String,
+        /// What is allowed.
+        problem: String,
+    },
+}

@@ -1,0 +1,185 @@
+//! Locks that were taken together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use scoria_runtime::{CancellationToken, Tasks};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::registry::{Registered, Registry};
+use crate::{Error, HeldLock, Owner};
+
+/// Locks taken together. [`LockSet::release`] gives them back and waits for it; dropping gives them back in the background.
+#[derive(Debug)]
+pub struct LockSet {
+    locks: Vec<Taken>,
+    lost: CancellationToken,
+    watcher: Option<JoinHandle<()>>,
+}
+
+/// One lock of the set. The lock goes before its line in the list of holders.
+#[derive(Debug)]
+struct Taken {
+    name: String,
+    lock: Box<dyn HeldLock>,
+    entry: Registered,
+}
+
+impl LockSet {
+    pub(crate) fn empty() -> Self {
+        Self { locks: Vec::new(), lost: CancellationToken::new(), watcher: None }
+    }
+
+    pub(crate) fn push(&mut self, name: String, lock: Box<dyn HeldLock>, entry: Registered) {
+        self.locks.push(Taken { name, lock, entry });
+    }
+
+    /// Resolves with the name of the first lock that is lost.
+    pub(crate) async fn first_lost(&self) -> &str {
+        let mut losses: FuturesUnordered<_> = self
+            .locks
+            .iter()
+            .map(|taken| async move {
+                taken.lock.lost().cancelled_owned().await;
+                taken.name.as_str()
+            })
+            .collect();
+        match losses.next().await {
+            Some(name) => name,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Starts to listen for losses and to warn when the set is held for long. Called once, when the set is complete.
+    pub(crate) fn watched(
+        mut self,
+        tasks: &Tasks,
+        registry: &Arc<Registry>,
+        owner: Arc<Owner>,
+        warn: Duration,
+    ) -> Self {
+        if let [only] = self.locks.as_slice() {
+            self.lost = only.lock.lost();
+        }
+        if !self.locks.is_empty() {
+            let watch = Watch {
+                registry: registry.clone(),
+                names: self.names().collect::<Vec<_>>().join(", "),
+                locks: self.locks.iter().map(|taken| (taken.entry.id(), taken.lock.lost())).collect(),
+                lost: self.lost.clone(),
+                owner,
+                stop: tasks.stop_token(),
+            };
+            self.watcher = Some(tasks.spawn("lock-set", watch.run(warn)));
+        }
+        self
+    }
+
+    /// The names, sorted, without the prefix.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.locks.iter().map(|taken| taken.name.as_str())
+    }
+
+    /// The highest fencing token of the set, where the service has tokens.
+    #[must_use]
+    pub fn token(&self) -> Option<u64> {
+        self.locks.iter().filter_map(|taken| taken.lock.token()).max()
+    }
+
+    /// Cancelled once any of the locks is or may be lost: perhaps early, never late. It stays uncancelled after a release.
+    #[must_use]
+    pub fn lost(&self) -> CancellationToken {
+        self.lost.clone()
+    }
+
+    /// Asks the lock service whether all of them are still ours.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when one is not, [`Error::Unavailable`] when that cannot be known.
+    pub async fn verify(&self) -> Result<(), Error> {
+        for taken in &self.locks {
+            if let Err(error) = taken.lock.verify().await {
+                if matches!(error, Error::Lost { .. }) {
+                    self.lost.cancel();
+                    taken.entry.lost(&error);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives all of them back, last taken first.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] when one was no longer ours; the others are given back all the same.
+    pub async fn release(mut self) -> Result<(), Error> {
+        let mut result = Ok(());
+        while let Some(Taken { lock, entry, .. }) = self.locks.pop() {
+            if let Err(error) = lock.release().await {
+                if matches!(error, Error::Lost { .. }) {
+                    entry.lost(&error);
+                }
+                result = result.and(Err(error));
+            }
+        }
+        result
+    }
+}
+
+impl Drop for LockSet {
+    fn drop(&mut self) {
+        if let Some(watcher) = self.watcher.take() {
+            watcher.abort();
+        }
+        while self.locks.pop().is_some() {}
+    }
+}
+
+/// What the task beside a set looks after.
+struct Watch {
+    registry: Arc<Registry>,
+    names: String,
+    locks: Vec<(u64, CancellationToken)>,
+    lost: CancellationToken,
+    owner: Arc<Owner>,
+    stop: CancellationToken,
+}
+
+impl Watch {
+    async fn run(self, mut warn: Duration) {
+        let since = Instant::now();
+        let mut losses: FuturesUnordered<_> = self
+            .locks
+            .iter()
+            .map(|(id, lost)| async move {
+                lost.cancelled().await;
+                *id
+            })
+            .collect();
+        loop {
+            tokio::select! {
+                biased;
+                Some(id) = losses.next() => {
+                    self.lost.cancel();
+                    self.registry.lost(id, None);
+                }
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep_until(since + warn) => {
+                    tracing::warn!(
+                        locks = self.names,
+                        operation = self.owner.operation,
+                        request_id = self.owner.request_id,
+                        resource = self.owner.resource,
+                        held_seconds = warn.as_secs_f64(),
+                        "locks are held for long"
+                    );
+                    warn = warn.saturating_mul(2);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! `file://directory`: the kernel's record locks on files of one directory, as tooz' file driver takes them.
+//!
+//! Contract: `tooz/drivers/file.py: FileDriver`, `fasteners/process_lock.py: InterProcessLock`.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use scoria_runtime::CancellationToken;
+
+use crate::name::bare;
+use crate::turns::{Turn, Turns};
+use crate::url::BackendUrl;
+use crate::{Error, Features, Health, HeldLock, Holder, Mode, Options, Owner, Provider, Scope, WaitPolicy};
+
+use table::{Table, Wanted};
+use worker::Worker;
+
+mod lock_file;
+mod mount;
+mod peers;
+mod register;
+mod table;
+mod watch;
+mod worker;
+
+/// Between two tries for a lock that another process holds: the first pause, what it grows by, and the longest, as in
+/// `fasteners/process_lock.py: InterProcessLock.acquire`.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Record locks on the files of a directory.
+///
+/// A lock is the exclusive record lock on the whole of `<directory>/cinder-<name>`, an empty file. Python takes it with
+/// `lockf`; we take it as an open-file-description lock, which excludes `lockf` both ways, excludes a second taker in our
+/// own process too, and outlives other descriptors of the same file being closed. Shared mode is the kernel's read lock:
+/// readers of ours go beside each other, and Python, which knows only the exclusive lock, stays out.
+///
+/// **Removal of lock files.** A file may be removed only by its exclusive holder, and only if everybody who waits for it
+/// looks, once the lock is granted, whether the path still leads to the file that was locked. We look; Python does not:
+/// a Python process that has the file open would go on with the lock of a file nobody else can find. Whether it has the
+/// file open cannot be known: it polls, so it is in no list of waiters, and a file lease does not see an opener between
+/// looking up the path and opening. So lock files are left where they are, as tooz leaves them, unless
+/// [`crate::Options::exclusive_directory`] says that no Python process takes locks here; then they go with the release, and those
+/// of killed holders at the next start.
+///
+///
+/// Its reach is one machine, or the cluster when the directory is on a network file system whose locks the server keeps.
+/// Within an instance waiters are served in order; other processes are polled for, as Python polls.
+#[derive(Debug)]
+pub struct FileProvider {
+    shared: Arc<Shared>,
+    instance: String,
+    scope: Scope,
+    turns: Turns,
+    closed: CancellationToken,
+    next: AtomicU64,
+}
+
+/// What locks and the watcher need of the provider.
+#[derive(Debug)]
+struct Shared {
+    worker: Worker,
+    /// Why the directory cannot be used, when it cannot.
+    down: Mutex<Option<String>>,
+    /// Parent of the loss tokens of everything held.
+    all: Mutex<CancellationToken>,
+}
+
+impl FileProvider {
+    /// Opens the directory that a `file://` URL names; it is created if need be.
+    pub(super) async fn open(url: &BackendUrl<'_>, options: &Options) -> Result<Self, Error> {
+        if !url.authority.is_empty() {
+            tracing::warn!(
+                "[coordination] backend_url: '{}' before the path is ignored, as tooz does; the directory is '{}'. For an \
+                 absolute path write three slashes",
+                url.authority,
+                url.path
+            );
+        }
+        if !url.path.starts_with('/') {
+            let remedy = "file:// needs an absolute directory, for example file:///var/lib/cinder";
+            return Err(Error::Config(format!("'{}': {remedy}", url.path)));
+        }
+        if let Some(timeout) = url.option("timeout").filter(|timeout| timeout.parse::<u32>().is_err()) {
+            return Err(Error::Config(format!("timeout={timeout} is no whole number of seconds")));
+        }
+        Self::in_directory(Path::new(url.path), options).await
+    }
+
+    /// Locks in a directory; it is created if need be.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the directory cannot be made, read or locked in, or does not answer.
+    pub async fn in_directory(directory: &Path, options: &Options) -> Result<Self, Error> {
+        let directory: PathBuf = directory.components().collect();
+        let table = Table::new(directory.clone(), options.instance.clone(), options.exclusive_directory);
+        let worker = Worker::start(directory.clone(), table)?;
+        let scope = worker.run(Table::prepare).await??;
+        let shared = Arc::new(Shared { worker, down: Mutex::default(), all: Mutex::default() });
+        watch::start(&shared, scope, options.heartbeat)?;
+        Ok(Self {
+            shared,
+            instance: options.instance.clone(),
+            scope,
+            turns: Turns::default(),
+            closed: CancellationToken::new(),
+            next: AtomicU64::new(0),
+        })
+    }
+}
+
+impl Shared {
+    fn all(&self) -> std::sync::MutexGuard<'_, CancellationToken> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells everybody who holds a lock that it can no longer be relied upon.
+    fn lose_all(&self) {
+        std::mem::take(&mut *self.all()).cancel();
+    }
+
+    fn set_down(&self, reason: Option<String>) {
+        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+}
+
+#[async_trait]
+impl Provider for FileProvider {
+    fn kind(&self) -> &'static str {
+        "file"
+    }
+
+    fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    fn features(&self) -> Features {
+        Features { token: false, order: true, shared: true }
+    }
+
+    fn health(&self) -> Health {
+        if self.closed.is_cancelled() {
+            return Health::Down("closed".to_owned());
+        }
+        let down = self.shared.down.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        down.map_or(Health::Up, Health::Down)
+    }
+
+    async fn acquire(
+        &self,
+        name: &str,
+        mode: Mode,
+        owner: &Owner,
+        wait: WaitPolicy,
+    ) -> Result<Box<dyn HeldLock>, Error> {
+        if self.closed.is_cancelled() {
+            return Err(Error::Closed);
+        }
+        let busy = || Error::Busy { name: bare(name).to_owned(), by: String::new() };
+        let turn = self.turns.take_within(name, mode, wait).await.ok_or_else(busy)?;
+        let lost = self.shared.all().child_token();
+        let claim = Claim {
+            shared: self.shared.clone(),
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            name: name.to_owned(),
+            lost: lost.clone(),
+            given_back: false,
+        };
+        let wanted = Arc::new(Wanted { id: claim.id, name: name.to_owned(), mode, owner: owner.clone(), lost });
+        let mut pause = PAUSE;
+        loop {
+            let wanted = wanted.clone();
+            if self.shared.worker.run(move |table| table.try_lock(&wanted)).await?? {
+                return Ok(Box::new(FileLock { claim, turn }));
+            }
+            match wait {
+                WaitPolicy::Until(deadline) if !deadline.has_passed() => tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = deadline.wait() => {}
+                },
+                _ => return Err(busy()),
+            }
+            pause = (pause + PAUSE).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn holders(&self) -> Result<Vec<Holder>, Error> {
+        self.shared.worker.run(|table| table.others()).await?
+    }
+
+    async fn close(&self) {
+        self.closed.cancel();
+        self.shared.lose_all();
+        if let Err(error) = self.shared.worker.run(Table::close).await {
+            tracing::warn!(%error, "the lock directory could not be left in order; the kernel frees the locks when we end");
+        }
+    }
+}
+
+/// A try for a lock, successful or not. Whatever has become of it is undone when it is dropped: the thread of the
+/// directory works in order, so the undoing comes after every try.
+#[derive(Debug)]
+struct Claim {
+    shared: Arc<Shared>,
+    id: u64,
+    name: String,
+    lost: CancellationToken,
+    given_back: bool,
+}
+
+impl Claim {
+    fn lost_because(&self, reason: &str) -> Error {
+        self.lost.cancel();
+        Error::Lost { name: bare(&self.name).to_owned(), reason: reason.to_owned() }
+    }
+
+    async fn give_back(mut self) -> Result<(), Error> {
+        self.given_back = true;
+        let id = self.id;
+        let silent = self.lost.is_cancelled();
+        match self.shared.worker.run(move |table| table.release(id)).await? {
+            Ok(()) if silent => Err(self.lost_because("the lock directory was closed, or silent for too long")),
+            Ok(()) => Ok(()),
+            Err(reason) => Err(self.lost_because(&reason)),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.given_back {
+            let id = self.id;
+            self.shared.worker.submit(move |table| drop(table.release(id)));
+        }
+    }
+}
+
+/// A lock that is held. The claim goes before the turn, so that the next in the queue finds the file free.
+#[derive(Debug)]
+struct FileLock {
+    claim: Claim,
+    turn: Turn,
+}
+
+#[async_trait]
+impl HeldLock for FileLock {
+    fn token(&self) -> Option<u64> {
+        None
+    }
+
+    fn lost(&self) -> CancellationToken {
+        self.claim.lost.clone()
+    }
+
+    async fn verify(&self) -> Result<(), Error> {
+        if self.claim.lost.is_cancelled() {
+            return Err(self.claim.lost_because("it was noticed before"));
+        }
+        let id = self.claim.id;
+        let verified = self.claim.shared.worker.run(move |table| table.verify(id)).await?;
+        verified.map_err(|reason| self.claim.lost_because(&reason))
+    }
+
+    async fn release(self: Box<Self>) -> Result<(), Error> {
+        let Self { claim, turn } = *self;
+        let result = claim.give_back().await;
+        drop(turn);
+        result
+    }
+}

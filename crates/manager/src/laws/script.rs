@@ -1,0 +1,97 @@
+//! What is to happen to the steps of the next operation.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use scoria_model::{Fault, FaultClass};
+
+use crate::failure::{Failure, Interruption};
+use crate::held::Held;
+use crate::steps::Step;
+
+/// One law's mischief; numbers count the steps of an operation from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// None.
+    Plain,
+    /// Every step runs twice.
+    Twice,
+    /// The step takes effect and then fails.
+    FailAt(usize),
+    /// The step takes effect and nobody hears of it: the process dies, the answer is lost.
+    ReplyLostAt(usize),
+    /// A lock goes just before the step.
+    LockLostAt(usize),
+}
+
+struct State {
+    trial: Trial,
+    steps: usize,
+    lose_locks: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Shared between a test and the manager it tests.
+#[derive(Clone)]
+pub(crate) struct Script(Arc<Mutex<State>>);
+
+impl std::fmt::Debug for Script {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Script")
+    }
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(State { trial: Trial::Plain, steps: 0, lose_locks: Arc::new(|| {}) })))
+    }
+}
+
+impl Script {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, trial: Trial) {
+        let mut state = self.state();
+        (state.trial, state.steps) = (trial, 0);
+    }
+
+    pub(crate) fn on_lock_loss(&self, lose: impl Fn() + Send + Sync + 'static) {
+        self.state().lose_locks = Arc::new(lose);
+    }
+
+    /// How many steps have run since the trial was set.
+    pub(crate) fn steps(&self) -> usize {
+        self.state().steps
+    }
+
+    fn next(&self) -> (Trial, usize) {
+        let mut state = self.state();
+        state.steps += 1;
+        (state.trial, state.steps - 1)
+    }
+}
+
+/// Runs one step the way the script says.
+pub(crate) async fn run_one<O: Send>(operation: &mut O, step: &dyn Step<O>, held: &Held) -> Result<(), Failure> {
+    match held.script.next() {
+        (Trial::Twice, _) => {
+            step.run(operation, held).await?;
+            step.run(operation, held).await
+        }
+        (Trial::FailAt(at), number) if at == number => {
+            step.run(operation, held).await?;
+            Err(Fault::new(FaultClass::VolumeDriverException, format!("scripted failure at {}", step.name())).into())
+        }
+        (Trial::ReplyLostAt(at), number) if at == number => {
+            step.run(operation, held).await?;
+            Err(Interruption::Unavailable(format!("scripted loss of the answer at {}", step.name())).into())
+        }
+        (Trial::LockLostAt(at), number) if at == number => {
+            let lose = held.script.state().lose_locks.clone();
+            lose();
+            held.check(step.name())?;
+            panic!("step '{}' would have run without its lock", step.name());
+        }
+        _ => step.run(operation, held).await,
+    }
+}

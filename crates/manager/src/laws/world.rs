@@ -1,0 +1,211 @@
+//! A small world for one operation: SQLite, locks in the process, a directory as the share, a broker in the process.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use scoria_coordination::Coordinator;
+use scoria_coordination::providers::memory::MemoryProvider;
+use scoria_db::Database;
+use scoria_drivers::{LocalDriver, LocalOptions};
+use scoria_model::{RequestContext, Snapshot, SnapshotId, SnapshotStatus, Volume, VolumeId, VolumeStatus};
+use scoria_rpc::Request;
+use scoria_rpc::providers::memory::MemoryBroker;
+use scoria_runtime::{Deadline, Executor, Tasks};
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+use crate::failure::Failure;
+use crate::held::Job;
+use crate::manager::{Parts, VolumeManager};
+use crate::operations;
+use crate::options::{LogControl, Options};
+
+pub(crate) const PROJECT: &str = "11111111111111111111111111111111";
+
+#[derive(Debug)]
+struct NoLog;
+
+impl LogControl for NoLog {
+    fn set(&self, _prefix: &str, _level: &str) -> Result<(), String> {
+        Ok(())
+    }
+    fn get(&self, _prefix: &str) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) manager: Arc<VolumeManager>,
+    pub(crate) db: Database,
+    pub(crate) broker: MemoryBroker,
+    locks: MemoryProvider,
+    dir: TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:///{}", dir.path().join("scoria.sqlite").display());
+        let db = Database::connect(&scoria_db::Options::new(url)).await.unwrap();
+        db.sync().await.unwrap();
+        let share = dir.path().join("share");
+        std::fs::create_dir(&share).unwrap();
+        let driver = LocalDriver::new(LocalOptions::new(&share), Executor::default());
+        let locks = MemoryProvider::new();
+        let broker = MemoryBroker::recording();
+        let manager = VolumeManager::new(Parts {
+            options: Options::new("node", "local"),
+            db: db.clone(),
+            locks: Coordinator::new(Arc::new(locks.clone())),
+            driver: Arc::new(driver),
+            transport: broker.transport(),
+            log: Arc::new(NoLog),
+            tasks: Tasks::new(),
+        });
+        manager.start().await.unwrap();
+        assert!(manager.is_driver_ready());
+        let provider = locks.clone();
+        manager.script.on_lock_loss(move || {
+            for holder in provider.held_names() {
+                provider.lose(&holder);
+            }
+        });
+        Self { manager, db, broker, locks, dir }
+    }
+
+    /// A service that was restarted has fresh locks; the memory provider forgets what was lost by itself.
+    pub(crate) fn locks_come_back(&self) {
+        assert!(self.locks.held_names().is_empty(), "an interrupted operation gives back what it still has");
+    }
+
+    pub(crate) async fn run(&self, request: &Request) -> Result<Value, Failure> {
+        let key = crate::args::key(&request.args).unwrap_or_default();
+        let entry = self.manager.running.enter(&request.method, &key, None).unwrap();
+        let method = operations::METHODS.iter().find(|method| method.name == request.method).unwrap();
+        let job = Job {
+            context: request.context.clone(),
+            operation: method.name,
+            deadline: Deadline::NEVER,
+            entry: Arc::new(entry),
+        };
+        operations::run(&self.manager, &job, request).await
+    }
+
+    pub(crate) fn share(&self) -> std::path::PathBuf {
+        self.dir.path().join("share")
+    }
+
+    pub(crate) fn context() -> RequestContext {
+        RequestContext::user("admin", PROJECT)
+    }
+
+    /// A row in `creating`, as cinder-api and the scheduler leave it.
+    pub(crate) async fn row(&self, size: u64, change: impl FnOnce(&mut Volume)) -> Volume {
+        let mut volume = Volume::new(VolumeId::random(), size);
+        volume.user_id = Some("admin".to_owned());
+        volume.project_id = Some(PROJECT.to_owned());
+        volume.host = Some("node@local#local".to_owned());
+        volume.volume_type_id = Some(self.db.default_volume_type().await.unwrap().id);
+        change(&mut volume);
+        self.db.volume_create(&volume).await.unwrap()
+    }
+
+    /// A volume that is there.
+    pub(crate) async fn volume(&self, size: u64) -> Volume {
+        let volume = self.row(size, |_| {}).await;
+        self.run(&create_request(&volume, json!({}))).await.unwrap();
+        self.get(&volume.id).await
+    }
+
+    /// A snapshot that is there.
+    pub(crate) async fn snapshot(&self, volume: &Volume) -> Snapshot {
+        let snapshot = self.snapshot_row(volume).await;
+        self.run(&request("create_snapshot", json!({"snapshot": snapshot.to_object()}))).await.unwrap();
+        self.db.snapshot_get(&snapshot.id).await.unwrap().unwrap()
+    }
+
+    pub(crate) async fn snapshot_row(&self, volume: &Volume) -> Snapshot {
+        let mut snapshot = Snapshot::new(SnapshotId::random(), volume.id.clone(), volume.size);
+        snapshot.user_id = Some("admin".to_owned());
+        snapshot.project_id = Some(PROJECT.to_owned());
+        snapshot.volume_type_id.clone_from(&volume.volume_type_id);
+        self.db.snapshot_create(&snapshot).await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, id: &VolumeId) -> Volume {
+        self.db.volume_get(id).await.unwrap().expect("the volume is there")
+    }
+
+    pub(crate) async fn set_status(&self, id: &VolumeId, status: VolumeStatus) {
+        let swap = self.db.volume_update(id, &scoria_db::Expect::any(), &scoria_db::VolumeChange::status(status)).await;
+        assert!(swap.unwrap().is_done());
+    }
+
+    pub(crate) async fn set_snapshot_status(&self, id: &SnapshotId, status: SnapshotStatus) {
+        let change = scoria_db::SnapshotChange { status: Some(status), ..scoria_db::SnapshotChange::default() };
+        assert!(self.db.snapshot_update(id, &scoria_db::Expect::any(), &change).await.unwrap().is_done());
+    }
+
+    pub(crate) fn write(&self, volume: &Volume, data: &[u8]) {
+        let path = self.share().join(format!("volume-{}", volume.id));
+        use std::os::unix::fs::FileExt;
+        std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(data, 4096).unwrap();
+    }
+
+    /// Eleven bytes of where [`World::write`] writes, and the file's length.
+    pub(crate) fn read(&self, volume: &Volume) -> ([u8; 11], u64) {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::File::open(self.share().join(format!("volume-{}", volume.id))).unwrap();
+        let mut data = [0; 11];
+        file.read_exact_at(&mut data, 4096).unwrap();
+        (data, file.metadata().unwrap().len())
+    }
+
+    pub(crate) fn files(&self) -> Vec<String> {
+        files_below(&self.share())
+    }
+
+    /// No workers row, no lock, and no file whose volume no row knows; of a volume that is `error` no file either.
+    pub(crate) async fn nothing_left_over(&self) {
+        let workers = self.db.workers_stale(&scoria_db::WorkerFilter::default()).await.unwrap();
+        assert!(workers.is_empty(), "workers rows left: {workers:?}");
+        assert!(self.locks.held_names().is_empty(), "locks left");
+        assert!(self.manager.running().list().is_empty());
+        for file in self.files() {
+            assert!(!file.contains("tmp"), "temporary file left: {file}");
+            let id: VolumeId = file.trim_start_matches("volume-").chars().take(36).collect::<String>().parse().unwrap();
+            let volume = self.db.volume_get(&id).await.unwrap();
+            let volume = volume.unwrap_or_else(|| panic!("{file} belongs to no volume"));
+            assert_ne!(volume.status, VolumeStatus::Error, "{file} was left by a failed creation");
+        }
+    }
+}
+
+fn files_below(dir: &Path) -> Vec<String> {
+    let mut files: Vec<String> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_file())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    files.sort();
+    files
+}
+
+pub(crate) fn request(method: &str, args: Value) -> Request {
+    let Value::Object(args) = args else { panic!("arguments are an object") };
+    Request::new(method, "3.0", World::context(), args)
+}
+
+pub(crate) fn create_request(volume: &Volume, more: Value) -> Request {
+    let mut args = Map::new();
+    args.insert("volume".to_owned(), volume.to_object());
+    args.insert("request_spec".to_owned(), Value::Null);
+    args.insert("filter_properties".to_owned(), Value::Null);
+    if let Value::Object(more) = more {
+        args.extend(more);
+    }
+    request("create_volume", Value::Object(args))
+}

@@ -1,0 +1,138 @@
+//! `extend_volume`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use scoria_db::{Expect, VolumeChange, WorkerClaim};
+use scoria_model::{Fault, MessageAction, MessageDetail, ResourceType, Volume, VolumeId, VolumeStatus};
+use serde_json::Value;
+
+use super::rows::{fail_extend, settled};
+use crate::args::Args;
+use crate::failure::{Failure, Interruption};
+use crate::held::{Held, Job};
+use crate::locks;
+use crate::manager::VolumeManager;
+use crate::steps::{self, Step};
+
+struct Extend<'a> {
+    manager: &'a VolumeManager,
+    volume: Volume,
+    new_size: u64,
+    reservations: Vec<String>,
+    claim: WorkerClaim,
+}
+
+pub(super) async fn run(manager: &Arc<VolumeManager>, job: &Job, mut args: Args) -> Result<Value, Failure> {
+    let id = args.volume("volume")?.id;
+    let new_size = args.size("new_size")?;
+    let reservations = args.texts("reservations")?;
+    args.done()?;
+    let request = locks::request(job.operation, job.context.request_id.as_deref(), id.as_str())
+        .exclusive(locks::driver(manager.lock_prefix(), &id));
+    let held = match manager.hold(job, request).await {
+        Ok(held) => held,
+        Err(Failure::Fault(fault)) => {
+            fail_extend(manager, &id, None).await?;
+            return Err(fault.into());
+        }
+        Err(interrupted) => return Err(interrupted),
+    };
+    let outcome = extend_locked(manager, job, &id, new_size, reservations, &held).await;
+    held.release().await;
+    outcome
+}
+
+async fn extend_locked(
+    manager: &VolumeManager,
+    job: &Job,
+    id: &VolumeId,
+    new_size: u64,
+    reservations: Vec<String>,
+    held: &Held,
+) -> Result<Value, Failure> {
+    held.check("load")?;
+    let loaded = manager.db.volume_load(id).await?.ok_or_else(|| Fault::volume_not_found(id))?;
+    let volume = loaded.volume;
+    if volume.status != VolumeStatus::Extending {
+        return Err(Interruption::Superseded(volume.status.to_string()).into());
+    }
+    let claim = manager.claim(ResourceType::Volume, id.as_str(), "extending", loaded.worker.as_ref()).await?;
+    let (old_size, pool) = (volume.size, manager.pool_of(volume.host.as_deref()));
+    manager.notify_volume(&job.context, &volume, "resize.start").await;
+    let mut extend = Extend { manager, volume, new_size, reservations, claim };
+    match steps::run(&mut extend, &[&Grow, &CommitQuota, &Finish], held).await {
+        Ok(()) => {
+            let grown = new_size.saturating_sub(old_size);
+            manager.allocated.add(&pool, i64::try_from(grown).unwrap_or(i64::MAX));
+            manager.notify_volume(&job.context, &extend.volume, "resize.end").await;
+            Ok(Value::Null)
+        }
+        Err(Failure::Fault(fault)) => extend.failed(job, fault, held).await,
+        Err(interrupted) => Err(interrupted),
+    }
+}
+
+impl Extend<'_> {
+    async fn failed(&mut self, job: &Job, fault: Fault, held: &Held) -> Result<Value, Failure> {
+        held.check("fail")?;
+        let project = self.volume.project_id.clone().unwrap_or_default();
+        self.manager.db.quota_rollback(&self.reservations, &project).await?;
+        fail_extend(self.manager, &self.volume.id, Some(&self.claim)).await?;
+        let detail = VolumeManager::detail_of(&fault, MessageDetail::DriverFailedExtend);
+        let id = self.volume.id.as_str();
+        self.manager.tell_user(&job.context, ResourceType::Volume, id, MessageAction::ExtendVolume, detail).await;
+        Err(fault.into())
+    }
+}
+
+/// Has the driver grow the volume; it cannot be made smaller again, and need not be.
+struct Grow;
+
+#[async_trait]
+impl<'a> Step<Extend<'a>> for Grow {
+    fn name(&self) -> &'static str {
+        "grow"
+    }
+
+    async fn run(&self, extend: &mut Extend<'a>, held: &Held) -> Result<(), Failure> {
+        extend.manager.require_driver()?;
+        Ok(extend.manager.driver.extend_volume(&held.work, &extend.volume, extend.new_size).await?)
+    }
+}
+
+/// The reservations that cinder-api made become usage. A reservation that was already settled is left alone.
+struct CommitQuota;
+
+#[async_trait]
+impl<'a> Step<Extend<'a>> for CommitQuota {
+    fn name(&self) -> &'static str {
+        "commit quota"
+    }
+
+    async fn run(&self, extend: &mut Extend<'a>, _held: &Held) -> Result<(), Failure> {
+        let project = extend.volume.project_id.clone().unwrap_or_default();
+        Ok(extend.manager.db.quota_commit(&extend.reservations, &project).await?)
+    }
+}
+
+/// Size and the status that its attachments say.
+struct Finish;
+
+#[async_trait]
+impl<'a> Step<Extend<'a>> for Finish {
+    fn name(&self) -> &'static str {
+        "finish"
+    }
+
+    async fn run(&self, extend: &mut Extend<'a>, _held: &Held) -> Result<(), Failure> {
+        let status = if extend.volume.attachments.is_empty() { VolumeStatus::Available } else { VolumeStatus::InUse };
+        let change = VolumeChange::status(status.clone()), size: Some(extend.new_size);
+        let expect = Expect::status(VolumeStatus::Extending).by(Some(&extend.claim));
+        let swap = extend.manager.db.volume_finish(&extend.volume.id, &expect, &change, Some(&extend.claim)).await?;
+        settled(swap, &[status.as_str()])?;
+        extend.volume.size = extend.new_size;
+        extend.volume.status = status;
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! What the manager has to be told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+/// Options of one back end's manager; the names in brackets are Cinder's.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Node part of the service's name: `[<backend>] backend_host` or `[DEFAULT] host`.
+    pub host: String,
+    /// Section name of the back end.
+    pub backend: String,
+    /// `[DEFAULT] cluster`, stripped; `None` when the service runs alone.
+    pub cluster: Option<String>,
+    /// `backend_availability_zone` or `storage_availability_zone`.
+    pub availability_zone: String,
+    /// `enable_new_services`.
+    pub enable_new_services: bool,
+    /// `report_interval`.
+    pub report_interval: Duration,
+    /// `backend_stats_polling_interval`.
+    pub stats_interval: Duration,
+    /// `reinit_driver_count`.
+    pub reinit_driver_count: u32,
+    /// `rpc_response_timeout`: how long a caller waits.
+    pub response_timeout: Duration,
+    /// Longest wait for a lock before an operation fails.
+    pub lock_wait_timeout: Duration,
+    /// Longest run of an operation; `None` is unlimited.
+    pub operation_timeout: Option<Duration>,
+    /// When a cast that still runs is acknowledged: below the broker's consumer timeout (30 min).
+    pub late_ack_ceiling: Duration,
+    /// `graceful_shutdown_timeout`; zero waits for ever.
+    pub graceful_shutdown_timeout: Duration,
+    /// How long after the start interrupted work of this service may still come back from the broker by itself.
+    pub recovery_grace: Duration,
+    /// Operations at a time in the quick lane.
+    pub quick_slots: u16,
+    /// Operations at a time in the heavy lane.
+    pub heavy_slots: u16,
+    /// `no_snapshot_gb_quota`.
+    pub no_snapshot_gb_quota: bool,
+    /// `message_ttl`, seconds.
+    pub message_ttl: i64,
+    /// `extra_capabilities`: merged into the reports.
+    pub extra_capabilities: Map<String, Value>,
+    /// `filter_function`.
+    pub filter_function: Option<String>,
+    /// `goodness_function`.
+    pub goodness_function: Option<String>,
+    /// `report_discard_supported`.
+    pub report_discard_supported: bool,
+    /// `disk_geometry`: `512`, `512e` or `4k`.
+    pub disk_geometry: Option<String>,
+}
+
+impl Options {
+    /// Defaults of every option that is not a name.
+    #[must_use]
+    pub fn new(host: &str, backend: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            backend: backend.to_owned(),
+            cluster: None,
+            availability_zone: "nova".to_owned(),
+            enable_new_services: true,
+            report_interval: Duration::from_secs(10),
+            stats_interval: Duration::from_secs(60),
+            reinit_driver_count: 3,
+            response_timeout: Duration::from_secs(60),
+            lock_wait_timeout: Duration::from_secs(3600),
+            operation_timeout: None,
+            late_ack_ceiling: Duration::from_secs(600),
+            graceful_shutdown_timeout: Duration::from_secs(60),
+            recovery_grace: Duration::from_secs(30),
+            quick_slots: 64,
+            heavy_slots: 16,
+            no_snapshot_gb_quota: false,
+            message_ttl: 2_592_000,
+            extra_capabilities: Map::new(),
+            filter_function: None,
+            goodness_function: None,
+            report_discard_supported: false,
+            disk_geometry: None,
+        }
+    }
+
+    /// `host@backend`: `services.host`.
+    #[must_use]
+    pub fn service_host(&self) -> String {
+        format!("{}@{}", self.host, self.backend)
+    }
+
+    /// `cluster@backend`: `services.cluster_name`.
+    #[must_use]
+    pub fn cluster_name(&self) -> Option<String> {
+        self.cluster.as_ref().map(|cluster| format!("{cluster}@{}", self.backend))
+    }
+}
+
+/// Reads and sets log levels by logger prefix, for `set_log_levels` and `get_log_levels`.
+pub trait LogControl: Send + Sync + std::fmt::Debug {
+    /// Sets the level of every logger below `prefix`.
+    ///
+    /// # Errors
+    /// A text naming the level that is none.
+    fn set(&self, prefix: &str, level: &str) -> Result<(), String>;
+    /// Levels of the loggers below `prefix`.
+    fn get(&self, prefix: &str) -> BTreeMap<String, String>;
+}
