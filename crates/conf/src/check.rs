@@ -103,22 +103,28 @@ pub fn check(files: &[PathBuf]) -> Vec<Finding> {
             findings.extend(check_entry(file, entry, &resolver));
         }
     }
-    findings.extend(ill_typed(&resolver));
-    // Whatever the single options do not show: no back end, an unknown driver, a wrong URL.
-    if let Err(error) = Config::load(&args) {
+    for error in Config::problems(&resolver, &args) {
         let finding = Finding::of(&error);
         if !findings.iter().any(|known| known.severity == Severity::Error && known.same_place(&finding)) {
             findings.push(finding);
         }
     }
-    let place = |finding: &Finding| files.iter().position(|file| Some(file) == finding.file.as_ref()).unwrap_or(usize::MAX);
+    let place =
+        |finding: &Finding| files.iter().position(|file| Some(file) == finding.file.as_ref()).unwrap_or(usize::MAX);
     findings.sort_by_key(|finding| (place(finding), finding.line));
     findings
 }
 
 impl Finding {
     fn of(error: &Error) -> Self {
-        let bare = |message: String| Self { file: None, line: None, group: None, option: None, severity: Severity::Error, message };
+        let bare = |message: String| Self {
+            file: None,
+            line: None,
+            group: None,
+            option: None,
+            severity: Severity::Error,
+            message,
+        };
         match error {
             Error::Unreadable { path, reason } => {
                 Self { file: Some(path.clone()), ..bare(format!("cannot be read: {reason}")) }
@@ -167,7 +173,10 @@ fn check_section(section: &str, resolver: &Resolver) -> Option<(Severity, String
         return None;
     }
     if section.eq_ignore_ascii_case("DEFAULT") {
-        return Some((Severity::Warning, "is not [DEFAULT], which is written in capitals; it has no effect".to_owned()));
+        return Some((
+            Severity::Warning,
+            "is not [DEFAULT], which is written in capitals; it has no effect".to_owned(),
+        ));
     }
     let sections = resolver.backends.iter().map(String::as_str).chain(options::all().map(|spec| spec.group));
     let hint = did_you_mean(section, sections).unwrap_or_default();
@@ -176,8 +185,11 @@ fn check_section(section: &str, resolver: &Resolver) -> Option<(Severity, String
 
 fn check_entry(file: &Path, entry: &ini::Entry, resolver: &Resolver) -> Option<Finding> {
     let group = group_of(&entry.section, resolver)?;
-    let (severity, message) = if options::find(&group, &entry.key).is_some() {
-        return None;
+    let (severity, message) = if let Some(spec) = options::find(&group, &entry.key) {
+        if !spec.own_section_only || ini::normalized(&entry.section) != BACKEND_DEFAULTS {
+            return None;
+        }
+        (Severity::Warning, "has an effect only in the section of a back end".to_owned())
     } else if let Some(spec) = options::all().find(|spec| is_earlier_name(spec, &group, &entry.key)) {
         (Severity::Warning, format!("is deprecated: use [{}] {}", spec.group, spec.name))
     } else if options::is_known(&group, &entry.key) {
@@ -205,28 +217,12 @@ fn is_earlier_name(spec: &OptionSpec, group: &str, key: &str) -> bool {
     names(spec, spec.group).iter().skip(1).any(|(earlier, name)| earlier == group && name == key)
 }
 
-/// Every option whose value does not fit its type, once for each place.
-fn ill_typed(resolver: &Resolver) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = Vec::new();
-    for spec in options::all() {
-        for section in resolver.sections(spec) {
-            if let Err(error) = resolver.get(spec, section) {
-                let finding = Finding::of(&error);
-                if !findings.contains(&finding) {
-                    findings.push(finding);
-                }
-            }
-        }
-    }
-    findings
-}
-
 /// `; did you mean 'x'?` for the nearest of `names`, when it is near.
 fn did_you_mean<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     let names: BTreeSet<&str> = names.collect();
     let word = word.to_lowercase().replace('-', "_");
     let nearest = names.into_iter().map(|name| (distance(&word, &name.to_lowercase()), name)).min()?;
-    let near = nearest.0 <= 1 + word.chars().count() / 5;
+    let near = nearest.0 <= 1 + word.chars().count() / 4;
     near.then(|| format!("; did you mean '{}'?", nearest.1))
 }
 

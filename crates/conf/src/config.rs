@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use crate::error::Error;
+use crate::ini;
 use crate::options::{
-    Backend, ConcurrencyOptions, CoordinationOptions, DatabaseOptions, DefaultOptions, ImageOptions, LogOptions, Messaging,
-    Notifications, OptionGroup, QuotaOptions, ScoriaOptions,
+    self, Backend, BackendOptions, ConcurrencyOptions, CoordinationOptions, DatabaseOptions, DefaultOptions,
+    ImageOptions, LogOptions, Messaging, NotificationOptions, Notifications, OptionGroup, QuotaOptions, RabbitOptions,
+    RpcOptions, ScoriaOptions,
 };
 use crate::resolve::{Reader, Resolver};
-use crate::source::{LoadArgs, Origin, Texts};
+use crate::source::{LoadArgs, Texts};
 
 /// Everything the service reads, checked. `Debug` shows no secret.
 #[derive(Debug, Clone)]
@@ -56,7 +58,7 @@ impl Config {
         default.enabled_backends.retain(|name| !name.is_empty());
         default.cluster = default.cluster.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
         resolver.backends.clone_from(&default.enabled_backends);
-        check_backends(&default.enabled_backends, &resolver)?;
+        check_names(&default, &resolver)?;
 
         let backends = resolver.backends.iter().map(|name| Backend::read(name, &resolver, &default));
         let backends = backends.collect::<Result<Vec<_>, _>>()?;
@@ -84,6 +86,32 @@ impl Config {
         })
     }
 
+    /// Every reason for which [`Config::load`] would fail, once the files themselves can be read.
+    pub(crate) fn problems(resolver: &Resolver, args: &LoadArgs) -> Vec<Error> {
+        let reader = Reader::new(resolver, None);
+        let mut problems = [
+            DefaultOptions::problems(&reader),
+            LogOptions::problems(&reader),
+            ImageOptions::problems(&reader),
+            QuotaOptions::problems(&reader),
+            CoordinationOptions::problems(&reader),
+            DatabaseOptions::problems(&reader),
+            ConcurrencyOptions::problems(&reader),
+            ScoriaOptions::problems(&reader),
+            RpcOptions::problems(&reader),
+            RabbitOptions::problems(&reader),
+            NotificationOptions::problems(&reader),
+        ]
+        .concat();
+        for name in &resolver.backends {
+            problems.extend(BackendOptions::problems(&Reader::new(resolver, Some(name))));
+        }
+        problems.extend(Messaging::read(resolver).err());
+        problems.extend(Notifications::read(resolver).err());
+        problems.extend(Self::load(args).err());
+        problems
+    }
+
     /// What stand-alone mode is without any file: SQLite and file locks in `state_path`, messages within the process, one
     /// back end `local` in a directory, snapshots on.
     #[must_use]
@@ -108,30 +136,34 @@ pub(crate) fn standalone_texts(state_path: &Path) -> Vec<(&'static str, &'static
     ]
 }
 
-/// No service without a back end, no back end twice (`cinder/cmd/volume.py: main` exits without one).
-fn check_backends(names: &[String], resolver: &Resolver) -> Result<(), Error> {
-    let origin = || {
-        let spec = crate::options::find("DEFAULT", "enabled_backends");
-        spec.and_then(|spec| resolver.get(spec, "DEFAULT").ok()).map_or(Origin::Default, |resolved| resolved.origin)
-    };
-    let wrong = |problem: String| {
-        Err(Error::Value {
-            origin: origin(),
-            group: "DEFAULT".to_owned(),
-            option: "enabled_backends".to_owned(),
-            value: names.join(","),
-            problem,
-        })
-    };
+/// What the types of single options do not show. No service without a back end, no back end twice
+/// (`cinder/cmd/volume.py: main` exits without one); names that would make two things look the same.
+fn check_names(default: &DefaultOptions, resolver: &Resolver) -> Result<(), Error> {
+    let wrong = |option: &str, problem: &str| Err(resolver.complaint("DEFAULT", option, problem.to_owned()));
+    if default.host.is_empty() || default.host.contains('#') {
+        return wrong("host", "must be a name without '#', which begins the name of a pool");
+    }
+    let names = &default.enabled_backends;
     if names.is_empty() {
-        return wrong("names no back end; set enabled_backends = NAME and write a section [NAME]".to_owned());
+        return wrong("enabled_backends", "names no back end; set enabled_backends = NAME and write a section [NAME]");
     }
     for (index, name) in names.iter().enumerate() {
-        if names[..index].contains(name) {
-            return wrong(format!("names '{name}' twice"));
+        let same = |other: &String| ini::normalized(other) == ini::normalized(name);
+        if names[..index].iter().any(same) {
+            return wrong("enabled_backends", &format!("names '{name}' twice"));
         }
-        if crate::options::known_names(name).is_some() || crate::options::all().any(|spec| spec.group == name) {
-            return wrong(format!("'{name}' is the name of another group of options; choose another name"));
+        let group = ini::normalized(name);
+        if options::known_names(&group).is_some() || options::all().any(|spec| spec.group == group) {
+            return wrong(
+                "enabled_backends",
+                &format!("'{name}' is the name of a group of options; choose another name"),
+            );
+        }
+        if name.contains(['#', '@']) {
+            return wrong(
+                "enabled_backends",
+                &format!("'{name}' must not contain '#' or '@', which separate parts of names"),
+            );
         }
     }
     Ok(())

@@ -52,7 +52,9 @@ pub fn parse(text: &str) -> Result<Ini, SyntaxError> {
             open = false;
         } else if text.starts_with([' ', '\t']) {
             let Some(entry) = ini.entries.last_mut().filter(|_| open) else {
-                return error("an indented line continues a value, but there is none before it; remove the indentation");
+                return error(
+                    "an indented line continues a value, but there is none before it; remove the indentation",
+                );
             };
             entry.value.push('\n');
             entry.value.push_str(strip(text));

@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// The first error of `lookup`.
-pub fn interpolate<E>(text: &str, mut lookup: impl FnMut(&str) -> Result<String, E>) -> Result<String, E> {
+pub(crate) fn interpolate<E>(text: &str, mut lookup: impl FnMut(&str) -> Result<String, E>) -> Result<String, E> {
     let text = text.replace("\\$", "$$");
     let mut out = String::with_capacity(text.len());
     let mut rest = text.as_str();
@@ -38,7 +38,7 @@ pub fn interpolate<E>(text: &str, mut lookup: impl FnMut(&str) -> Result<String,
 
 /// Writes `text` so that interpolation gives it back.
 #[must_use]
-pub fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('$', "$$")
 }
 

@@ -25,9 +25,9 @@ pub use check::{Finding, Severity, check};
 pub use config::Config;
 pub use error::Error;
 pub use options::{
-    Backend, BackendOptions, ConcurrencyOptions, CoordinationOptions, DatabaseOptions, DefaultOptions, Driver, ImageOptions,
-    LogOptions, Messaging, Notifications, OverSubscription, QuotaOptions, RabbitOptions, ScoriaOptions, SecureMode, Transport,
-    TransportHost, TransportUrl,
+    Backend, BackendOptions, ConcurrencyOptions, CoordinationOptions, DatabaseOptions, DefaultOptions, Driver,
+    ImageOptions, LogOptions, Messaging, Notifications, OverSubscription, QuotaOptions, RabbitOptions, ScoriaOptions,
+    SecureMode, Transport, TransportHost, TransportUrl,
 };
 pub use reload::{Change, Reload};
 pub use sample::sample;

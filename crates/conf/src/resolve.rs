@@ -11,9 +11,11 @@ use crate::types::{Kind, Value};
 
 /// An option's value and where it comes from.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Resolved {
+pub(crate) struct Resolved<'a> {
     pub(crate) value: Option<Value>,
     pub(crate) origin: Origin,
+    /// The section that has it: the one asked for, or `[backend_defaults]` in its place.
+    pub(crate) section: &'a str,
 }
 
 /// Everything an option's value depends on.
@@ -30,34 +32,37 @@ type Stack<'a> = Vec<(&'a str, &'a str)>;
 impl Resolver {
     /// The value of an option in a section. A back end's section falls through to `[backend_defaults]`, and only there
     /// the default counts; `[DEFAULT]` is not asked (`cinder/volume/configuration.py: BackendGroupConfiguration`).
-    pub(crate) fn get(&self, spec: &OptionSpec, section: &str) -> Result<Resolved, Error> {
+    pub(crate) fn get<'a>(&self, spec: &OptionSpec, section: &'a str) -> Result<Resolved<'a>, Error> {
         self.get_within(spec, section, &Stack::new())
     }
 
-    /// What a back end's own section says of a text option, whatever `[backend_defaults]` says.
-    pub(crate) fn own_text(&self, name: &str, section: &str) -> Result<Option<String>, Error> {
-        let Some(spec) = options::find(BACKEND_DEFAULTS, name) else { return Ok(None) };
-        Ok(self.set_in(spec, section, &Stack::new())?.and_then(|resolved| resolved.value).map(|value| value.to_string()))
-    }
-
-    fn get_within(&self, spec: &OptionSpec, section: &str, stack: &Stack<'_>) -> Result<Resolved, Error> {
+    fn get_within<'a>(&self, spec: &OptionSpec, section: &'a str, stack: &Stack<'_>) -> Result<Resolved<'a>, Error> {
         if let Some(resolved) = self.set_in(spec, section, stack)? {
             return Ok(resolved);
         }
-        if spec.group == BACKEND_DEFAULTS && section != BACKEND_DEFAULTS {
-            return self.get_within(spec, BACKEND_DEFAULTS, stack);
+        if spec.group == BACKEND_DEFAULTS
+            && section != BACKEND_DEFAULTS
+            && !spec.own_section_only
+            && let Some(resolved) = self.set_in(spec, BACKEND_DEFAULTS, stack)?
+        {
+            return Ok(resolved);
         }
         let text = match spec.default {
-            DefaultText::None => return Ok(Resolved { value: None, origin: Origin::Default }),
+            DefaultText::None => return Ok(Resolved { value: None, origin: Origin::Default, section }),
             DefaultText::Text(text) => text.to_owned(),
             DefaultText::Computed(_, value) => crate::interpolate::escape(&value()),
         };
         let value = self.parse(spec, section, &[(text, Origin::Default)], stack)?;
-        Ok(Resolved { value, origin: Origin::Default })
+        Ok(Resolved { value, origin: Origin::Default, section })
     }
 
     /// The value that the operator gave in this very section, when there is one.
-    fn set_in(&self, spec: &OptionSpec, section: &str, stack: &Stack<'_>) -> Result<Option<Resolved>, Error> {
+    fn set_in<'a>(
+        &self,
+        spec: &OptionSpec,
+        section: &'a str,
+        stack: &Stack<'_>,
+    ) -> Result<Option<Resolved<'a>>, Error> {
         let Some((texts, _)) = self.texts.get(&names(spec, section), spec.kind == Kind::MultiStr) else {
             return Ok(None);
         };
@@ -65,7 +70,7 @@ impl Resolver {
         // In a back end's section an empty number is as good as none and falls through.
         let falls_through = value.is_none() && spec.group == BACKEND_DEFAULTS && section != BACKEND_DEFAULTS;
         let origin = texts.last().map_or(Origin::Default, |(_, origin)| origin.clone());
-        Ok((!falls_through).then_some(Resolved { value, origin }))
+        Ok((!falls_through).then_some(Resolved { value, origin, section }))
     }
 
     fn parse(
@@ -87,13 +92,7 @@ impl Resolver {
         texts.last().map_or(Ok(None), read)
     }
 
-    fn interpolated(
-        &self,
-        place: Place<'_>,
-        text: &str,
-        origin: &Origin,
-        stack: &Stack<'_>,
-    ) -> Result<String, Error> {
+    fn interpolated(&self, place: Place<'_>, text: &str, origin: &Origin, stack: &Stack<'_>) -> Result<String, Error> {
         let complain = |problem| place.wrong(text, origin, problem);
         let mut stack = stack.clone();
         stack.push((place.section, place.name));
@@ -147,6 +146,15 @@ impl Resolver {
         Ok(self.interpolated(place, &text, &origin, stack)?)
     }
 
+    /// The error for an option whose value has the right type and is wrong all the same.
+    pub(crate) fn complaint(&self, group: &str, name: &str, problem: String) -> Error {
+        let spec = options::find(group, name);
+        let resolved = spec.and_then(|spec| self.get(spec, group).ok());
+        let (value, origin) = resolved.map_or((None, Origin::Default), |resolved| (resolved.value, resolved.origin));
+        let text = value.map(|value| value.to_string()).unwrap_or_default();
+        Place { section: group, name, secret: spec.is_none_or(|spec| spec.secret) }.wrong(&text, &origin, problem)
+    }
+
     /// One sentence for each option set under an earlier name.
     pub(crate) fn deprecations(&self) -> Vec<String> {
         let mut sentences = Vec::new();
@@ -166,7 +174,8 @@ impl Resolver {
     /// Where an option may stand: its group, or each back end's section and the shared one.
     pub(crate) fn sections<'a>(&'a self, spec: &'a OptionSpec) -> impl Iterator<Item = &'a str> {
         let backends = if spec.group == BACKEND_DEFAULTS { self.backends.as_slice() } else { &[] };
-        backends.iter().map(String::as_str).chain([spec.group])
+        let shared = (!spec.own_section_only).then_some(spec.group);
+        backends.iter().map(String::as_str).chain(shared)
     }
 }
 
@@ -235,15 +244,19 @@ impl<'a> Reader<'a> {
     /// The option's value as the Rust type that the struct wants.
     pub(crate) fn read<T: FromValue>(&self, spec: &OptionSpec) -> Result<T, Error> {
         let section = self.section.unwrap_or(spec.group);
-        let place = Place::of(spec, section);
         let resolved = match self.overrides.get(spec.name) {
             Some((text, origin)) => Resolved {
-                value: spec.kind.parse(text).map_err(|problem| place.wrong(text, origin, problem))?,
+                value: spec
+                    .kind
+                    .parse(text)
+                    .map_err(|problem| Place::of(spec, section).wrong(text, origin, problem))?,
                 origin: origin.clone(),
+                section,
             },
             None => self.resolver.get(spec, section)?,
         };
         let text = resolved.value.as_ref().map(ToString::to_string).unwrap_or_default();
-        T::from_value(resolved.value).map_err(|problem| place.wrong(&text, &resolved.origin, problem))
+        T::from_value(resolved.value)
+            .map_err(|problem| Place::of(spec, resolved.section).wrong(&text, &resolved.origin, problem))
     }
 }

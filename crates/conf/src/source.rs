@@ -67,7 +67,11 @@ pub struct LoadArgs {
 /// Overrides and environment may hold passwords.
 impl fmt::Debug for LoadArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let args = f.debug_struct("LoadArgs").field("sources", &self.sources).field("search", &self.search).finish_non_exhaustive();
+        let args = f
+            .debug_struct("LoadArgs")
+            .field("sources", &self.sources)
+            .field("search", &self.search)
+            .finish_non_exhaustive();
         args
     }
 }
@@ -194,7 +198,8 @@ impl Texts {
             }
             layer
         };
-        let built_in = built_in.into_iter().map(|(g, n, text)| ((g.to_owned(), n.to_owned()), (text, Origin::Standalone)));
+        let built_in =
+            built_in.into_iter().map(|(g, n, text)| ((g.to_owned(), n.to_owned()), (text, Origin::Standalone)));
         let mut layers = vec![layer(built_in.collect())];
         for path in args.files()? {
             let path: Arc<Path> = path.into();
@@ -246,7 +251,8 @@ mod tests {
     }
 
     fn get(args: &LoadArgs, group: &str, name: &str) -> Option<Located> {
-        let (mut texts, _) = Texts::load(args, Vec::new()).unwrap().get(&[(group.to_owned(), name.to_owned())], false)?;
+        let (mut texts, _) =
+            Texts::load(args, Vec::new()).unwrap().get(&[(group.to_owned(), name.to_owned())], false)?;
         texts.pop()
     }
 

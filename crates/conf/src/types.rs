@@ -148,10 +148,9 @@ fn bounds<T: PartialEq + std::fmt::Display>(min: T, max: T, lowest: T, highest: 
 fn without_underscores(text: &str) -> Option<String> {
     let wrong = text.starts_with('_')
         || text.ends_with('_')
-        || text
-            .as_bytes()
-            .windows(2)
-            .any(|pair| pair.contains(&b'_') && !pair.iter().all(|b| b.is_ascii_digit() || *b == b'_') || pair == b"__");
+        || text.as_bytes().windows(2).any(|pair| {
+            pair.contains(&b'_') && !pair.iter().all(|b| b.is_ascii_digit() || *b == b'_') || pair == b"__"
+        });
     (!wrong).then(|| text.replace('_', ""))
 }
 

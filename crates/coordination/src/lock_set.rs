@@ -1,6 +1,9 @@
 //! Locks that were taken together.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -8,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use scoria_runtime::{CancellationToken, Tasks};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::registry::{Registered, Registry};
 use crate::{Error, HeldLock, Owner};
@@ -17,6 +21,7 @@ use crate::{Error, HeldLock, Owner};
 pub struct LockSet {
     locks: Vec<Taken>,
     lost: CancellationToken,
+    _relays: Vec<Pin<Box<WaitForCancellationFutureOwned>>>,
     watcher: Option<JoinHandle<()>>,
 }
 
@@ -30,7 +35,7 @@ struct Taken {
 
 impl LockSet {
     pub(crate) fn empty() -> Self {
-        Self { locks: Vec::new(), lost: CancellationToken::new(), watcher: None }
+        Self { locks: Vec::new(), lost: CancellationToken::new(), _relays: Vec::new(), watcher: None }
     }
 
     pub(crate) fn push(&mut self, name: String, lock: Box<dyn HeldLock>, entry: Registered) {
@@ -61,15 +66,15 @@ impl LockSet {
         owner: Arc<Owner>,
         warn: Duration,
     ) -> Self {
-        if let [only] = self.locks.as_slice() {
-            self.lost = only.lock.lost();
+        match self.locks.as_slice() {
+            [only] => self.lost = only.lock.lost(),
+            several => self._relays = several.iter().map(|taken| relay(taken.lock.lost(), &self.lost)).collect(),
         }
         if !self.locks.is_empty() {
             let watch = Watch {
                 registry: registry.clone(),
                 names: self.names().collect::<Vec<_>>().join(", "),
                 locks: self.locks.iter().map(|taken| (taken.entry.id(), taken.lock.lost())).collect(),
-                lost: self.lost.clone(),
                 owner,
                 stop: tasks.stop_token(),
             };
@@ -139,12 +144,31 @@ impl Drop for LockSet {
     }
 }
 
-/// What the task beside a set looks after.
+/// Cancels the token of a set from within the call that cancels a lock's: a task in between could come too late for
+/// somebody who looks between two effects.
+struct Relay(CancellationToken);
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        self.0.cancel();
+    }
+}
+
+/// Relays for as long as the result lives.
+fn relay(from: CancellationToken, to: &CancellationToken) -> Pin<Box<WaitForCancellationFutureOwned>> {
+    let mut waiting = Box::pin(from.cancelled_owned());
+    let waker = Waker::from(Arc::new(Relay(to.clone())));
+    if waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+        to.cancel();
+    }
+    waiting
+}
+
+/// What the task beside a set looks after: the log and the metrics.
 struct Watch {
     registry: Arc<Registry>,
     names: String,
     locks: Vec<(u64, CancellationToken)>,
-    lost: CancellationToken,
     owner: Arc<Owner>,
     stop: CancellationToken,
 }
@@ -164,7 +188,6 @@ impl Watch {
             tokio::select! {
                 biased;
                 Some(id) = losses.next() => {
-                    self.lost.cancel();
                     self.registry.lost(id, None);
                 }
                 () = self.stop.cancelled() => return,

@@ -39,8 +39,8 @@ impl<'a> BackendUrl<'a> {
 
     /// The last value of an option; blank ones do not count.
     pub(crate) fn option(&self, key: &str) -> Option<&'a str> {
-        let pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(name, value)| *name == key && !value.is_empty()).last().map(|(_, value)| value)
+        let mut pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.rfind(|(name, value)| *name == key && !value.is_empty()).map(|(_, value)| value)
     }
 }
 

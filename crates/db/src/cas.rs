@@ -1,6 +1,6 @@
 //! Compare-and-swap on a row's status, fenced by its `workers` row.
 
-use scoria_model::{ResourceType, SnapshotStatus, VolumeStatus};
+use scoria_model::{SnapshotStatus, VolumeStatus};
 use sea_query::{Expr, ExprTrait, Query, UpdateStatement};
 
 use crate::statement::{col, is, one_of};
@@ -63,19 +63,18 @@ impl<S> Swap<S> {
 }
 
 /// A table whose status is swapped.
-pub(crate) trait Swapped: crate::statement::ColumnValue + Clone + PartialEq + From<String> + Send + Sync {
+pub(crate) trait Swapped:
+    crate::statement::ColumnValue + Clone + PartialEq + From<String> + Send + Sync
+{
     const TABLE: &'static str;
-    const KIND: ResourceType;
 }
 
 impl Swapped for VolumeStatus {
     const TABLE: &'static str = "volumes";
-    const KIND: ResourceType = ResourceType::Volume;
 }
 
 impl Swapped for SnapshotStatus {
     const TABLE: &'static str = "snapshots";
-    const KIND: ResourceType = ResourceType::Snapshot;
 }
 
 /// Adds the conditions of `expect` to an update of the row `id`.

@@ -1,7 +1,6 @@
 //! `clusters`: one row per `cluster@backend` (`cinder/objects/cluster.py`).
 
 use scoria_model::{Cluster, Service};
-use sea_query::Query;
 
 use crate::rows::ClusterRow;
 use crate::statement::{ColumnValue, born, insert, is, live, update};
@@ -34,13 +33,8 @@ impl Database {
     }
 
     pub(crate) async fn cluster_find(&self, name: &str, binary: &str) -> Result<Option<Cluster>> {
-        let mut query = Query::select();
-        query
-            .columns(ClusterRow::COLUMNS.iter().copied())
-            .from("clusters")
-            .and_where(is("name", name))
-            .and_where(is("binary", binary))
-            .and_where(live());
+        let mut query = ClusterRow::select();
+        query.and_where(is("name", name)).and_where(is("binary", binary)).and_where(live());
         Ok(self.fetch_optional::<ClusterRow>(&query).await?.map(Cluster::from))
     }
 
@@ -49,8 +43,8 @@ impl Database {
     /// # Errors
     /// `Unavailable`.
     pub async fn clusters(&self) -> Result<Vec<Cluster>> {
-        let mut query = Query::select();
-        query.columns(ClusterRow::COLUMNS.iter().copied()).from("clusters").and_where(live());
+        let mut query = ClusterRow::select();
+        query.and_where(live());
         query.order_by("name", sea_query::Order::Asc);
         self.retry("clusters", |_| async {
             Ok(self.fetch_all::<ClusterRow>(&query).await?.into_iter().map(Cluster::from).collect())

@@ -128,7 +128,7 @@ fn server_pool<DB: sqlx::Database>(options: &Options, suspicion: &Arc<Suspicion>
         .idle_timeout(Duration::from_secs(60))
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
-        .before_acquire(move |connection, meta| {
+        .before_acquire(move |connection: &mut DB::Connection, meta| {
             let test = suspicion.concerns(meta.age);
             Box::pin(async move {
                 if test {
@@ -197,7 +197,9 @@ fn mysql_session(options: &Options) -> Result<String> {
     let mut settings = vec!["time_zone = '+00:00'".to_owned()];
     let mode = &options.mysql_sql_mode;
     if !mode.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ',') {
-        return Err(Error::Config(format!("[database] mysql_sql_mode: '{mode}' is not a comma-separated list of modes")));
+        return Err(Error::Config(format!(
+            "[database] mysql_sql_mode: '{mode}' is not a comma-separated list of modes"
+        )));
     }
     if !mode.is_empty() {
         settings.push(format!("sql_mode = '{mode}'"));

@@ -33,11 +33,11 @@ mod volume_update;
 mod volumes;
 mod workers;
 
-pub use attachments::{AttachmentChange, AttachmentFilter};
+pub use attachments::{AttachmentChange, AttachmentFilter, Json};
 pub use cas::{Expect, Swap};
 pub use clusters::ClusterChange;
 pub use connect::Options;
-pub use detach::Detached;
+pub use detach::{Attached, Detached};
 pub use error::{Error, OverQuota, Result};
 pub use pool::{Database, Dialect};
 pub use quotas::{QuotaDefaults, QuotaRelease, Usage};

@@ -63,7 +63,11 @@ impl Tx {
     /// Adds and changes pairs, one statement for each that differs, and answers what is there then.
     ///
     /// The tables have no unique key, so the caller's transaction must already hold the owner's row.
-    pub(crate) async fn merge_metadata<T: MetadataTable>(&mut self, owner: &str, wanted: &Metadata) -> Result<Metadata> {
+    pub(crate) async fn merge_metadata<T: MetadataTable>(
+        &mut self,
+        owner: &str,
+        wanted: &Metadata,
+    ) -> Result<Metadata> {
         let mut present = self.read_metadata::<T>(owner).await?;
         for (key, value) in wanted {
             match present.insert(key.clone(), value.clone()) {
@@ -116,7 +120,12 @@ impl Tx {
 }
 
 impl Database {
-    async fn metadata_update<T: MetadataTable>(&self, owner: &str, wanted: &Metadata, delete: bool) -> Result<Metadata> {
+    async fn metadata_update<T: MetadataTable>(
+        &self,
+        owner: &str,
+        wanted: &Metadata,
+        delete: bool,
+    ) -> Result<Metadata> {
         self.retry(T::TABLE, |_| async move {
             let mut transaction = self.begin().await?;
             transaction.lock_row(T::OWNERS, T::KIND, owner).await?;
@@ -155,7 +164,12 @@ impl Database {
     ///
     /// # Errors
     /// As `volume_metadata_update`.
-    pub async fn snapshot_metadata_update(&self, id: &SnapshotId, metadata: &Metadata, delete: bool) -> Result<Metadata> {
+    pub async fn snapshot_metadata_update(
+        &self,
+        id: &SnapshotId,
+        metadata: &Metadata,
+        delete: bool,
+    ) -> Result<Metadata> {
         self.metadata_update::<SnapshotMetadata>(id.as_str(), metadata, delete).await
     }
 
@@ -173,7 +187,10 @@ impl Database {
     }
 
     /// The live pairs of many owners at once.
-    pub(crate) async fn metadata_of<T: MetadataTable>(&self, owners: &[String]) -> Result<Vec<(String, String, String)>> {
+    pub(crate) async fn metadata_of<T: MetadataTable>(
+        &self,
+        owners: &[String],
+    ) -> Result<Vec<(String, String, String)>> {
         if owners.is_empty() {
             return Ok(Vec::new());
         }

@@ -124,9 +124,8 @@ statement!(SelectStatement, InsertStatement, UpdateStatement, DeleteStatement);
 
 /// SQLite has no date type and compares dates as text, so ours must have the very form that SQLAlchemy writes.
 fn python_dates(values: Values) -> Values {
-    let format = time::macros::format_description!(
-        "[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]"
-    );
+    let format =
+        time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]");
     let text = |at: time::PrimitiveDateTime| at.format(format).expect("a fixed format of numbers only");
     let convert = |value| match value {
         Value::TimeDateTime(at) => Value::String(at.map(text)),
@@ -145,7 +144,6 @@ macro_rules! on_pool {
         }
     };
 }
-pub(crate) use on_pool;
 
 /// Runs `$body` with the typed connection of a transaction bound to `$connection`.
 macro_rules! on_transaction {
@@ -291,7 +289,9 @@ impl Tx {
 
     pub(crate) async fn execute(&mut self, statement: &impl Statement) -> Result<u64> {
         let (sql, values) = self.database.render(statement);
-        Ok(on_transaction!(self, connection => sqlx::query_with(sql, values).execute(connection).await?.rows_affected()))
+        Ok(
+            on_transaction!(self, connection => sqlx::query_with(sql, values).execute(connection).await?.rows_affected()),
+        )
     }
 
     /// Runs several statements in one round trip, values written into the text. Only for statements whose values are ids,

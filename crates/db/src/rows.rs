@@ -23,6 +23,13 @@ macro_rules! row {
         impl $name {
             pub(crate) const TABLE: &'static str = $table;
             pub(crate) const COLUMNS: &'static [&'static str] = &[$(row!(@column $field $($column)?)),*];
+
+            /// `SELECT` of these columns of all rows.
+            pub(crate) fn select() -> sea_query::SelectStatement {
+                let mut query = sea_query::Query::select();
+                query.columns(Self::COLUMNS.iter().copied()).from(Self::TABLE);
+                query
+            }
         }
     };
     (@column $field:ident) => { stringify!($field) };
@@ -407,9 +414,6 @@ row! {
         resource: Text,
         in_use: i32,
         reserved: i32,
-        until_refresh: Option<i32>,
-        created_at: Date,
-        updated_at: Date,
     }
 }
 

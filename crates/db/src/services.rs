@@ -64,10 +64,8 @@ change! {
 }
 
 fn select(filter: &ServiceFilter, dialect: crate::Dialect) -> SelectStatement {
-    let mut query = Query::select();
+    let mut query = ServiceRow::select();
     query
-        .columns(ServiceRow::COLUMNS.iter().copied())
-        .from("services")
         .and_where(live())
         .and_where_option(filter.host.as_ref().map(|host| at_place(dialect, "host", host)))
         .and_where_option(filter.binary.as_ref().map(|binary| is("binary", binary)))
@@ -83,10 +81,8 @@ fn select(filter: &ServiceFilter, dialect: crate::Dialect) -> SelectStatement {
 }
 
 fn select_one(host: &str, binary: &str) -> SelectStatement {
-    let mut query = Query::select();
+    let mut query = ServiceRow::select();
     query
-        .columns(ServiceRow::COLUMNS.iter().copied())
-        .from("services")
         .and_where(is("host", host))
         .and_where(is("binary", binary))
         .and_where(live())
@@ -119,7 +115,9 @@ impl Database {
         match (&service.cluster_name, &new.cluster_name) {
             (None, Some(cluster)) => values.extend(self.join_cluster(cluster, &service).await?),
             (in_row, configured) if in_row != configured => tracing::warn!(
-                host = new.host, ?in_row, ?configured,
+                host = new.host,
+                ?in_row,
+                ?configured,
                 "the service is registered in another cluster than the configured one: its row and its resources stay there"
             ),
             _ => {}
@@ -194,8 +192,8 @@ impl Database {
     }
 
     async fn service_by_id(&self, id: i64) -> Result<Service> {
-        let mut query = Query::select();
-        query.columns(ServiceRow::COLUMNS.iter().copied()).from("services").and_where(is("id", &id));
+        let mut query = ServiceRow::select();
+        query.and_where(is("id", &id));
         let row = self.fetch_optional::<ServiceRow>(&query).await?;
         row.map(Service::from).ok_or_else(|| Error::not_found("service", id))
     }
@@ -206,10 +204,7 @@ impl Database {
     /// `Unavailable`, `Busy`.
     pub async fn service_heartbeat(&self, id: i64) -> Result<bool> {
         let mut statement = update("services", Vec::new());
-        statement
-            .value("report_count", one_more("report_count"))
-            .and_where(is("id", &id))
-            .and_where(live());
+        statement.value("report_count", one_more("report_count")).and_where(is("id", &id)).and_where(live());
         match self.execute(&statement).await {
             Err(error @ Error::Unavailable(_)) => {
                 self.inner.suspicion.lost_one();
@@ -225,10 +220,8 @@ impl Database {
     /// `Unavailable`.
     pub async fn service_get(&self, host: &str, binary: &str) -> Result<Option<Service>> {
         let query = select_one(host, binary);
-        self.retry("service_get", |_| async {
-            Ok(self.fetch_optional::<ServiceRow>(&query).await?.map(Service::from))
-        })
-        .await
+        self.retry("service_get", |_| async { Ok(self.fetch_optional::<ServiceRow>(&query).await?.map(Service::from)) })
+            .await
     }
 
     /// The live services that match, oldest first.

@@ -1,10 +1,10 @@
 //! Small words for building statements.
 
-use sea_query::{Expr, ExprTrait, InsertStatement, IntoIden, LikeExpr, Query, UpdateStatement, Value};
 use scoria_model::{
     AttachStatus, AttachmentId, GroupId, SnapshotId, SnapshotStatus, Timestamp, UserMessageId, VolumeId, VolumeStatus,
     VolumeTypeId,
 };
+use sea_query::{Expr, ExprTrait, InsertStatement, IntoIden, LikeExpr, Query, UpdateStatement, Value};
 
 use crate::Dialect;
 
@@ -55,7 +55,16 @@ macro_rules! as_text {
 }
 
 as_text!(
-    String, VolumeStatus, SnapshotStatus, AttachStatus, VolumeId, SnapshotId, AttachmentId, VolumeTypeId, GroupId, UserMessageId
+    String,
+    VolumeStatus,
+    SnapshotStatus,
+    AttachStatus,
+    VolumeId,
+    SnapshotId,
+    AttachmentId,
+    VolumeTypeId,
+    GroupId,
+    UserMessageId
 );
 
 impl AsText for str {
@@ -65,7 +74,16 @@ impl AsText for str {
 }
 
 text!(
-    String, str, VolumeStatus, SnapshotStatus, AttachStatus, VolumeId, SnapshotId, AttachmentId, VolumeTypeId, GroupId,
+    String,
+    str,
+    VolumeStatus,
+    SnapshotStatus,
+    AttachStatus,
+    VolumeId,
+    SnapshotId,
+    AttachmentId,
+    VolumeTypeId,
+    GroupId,
     UserMessageId
 );
 

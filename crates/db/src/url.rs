@@ -124,7 +124,8 @@ mod tests {
         let url = ConnectionUrl::parse("mysql+pymysql://cin%40der:p%2Fa:ss/w#?@db.example:3307/cinder?charset=utf8");
         // The first '?' ends the part with the account, as in SQLAlchemy.
         assert!(url.is_err());
-        let url = ConnectionUrl::parse("mysql+pymysql://cin%40der:p%40a:s/w#@db.example:3307/cinder?charset=utf8").unwrap();
+        let url =
+            ConnectionUrl::parse("mysql+pymysql://cin%40der:p%40a:s/w#@db.example:3307/cinder?charset=utf8").unwrap();
         assert_eq!(url.dialect, Dialect::MySql);
         assert_eq!(url.username.as_deref(), Some("cin@der"));
         assert_eq!(url.password.as_deref(), Some("p@a:s/w#"));
@@ -148,7 +149,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_without_the_password() {
-        for url in ["secret", "oracle://u:secret@h/d", "mysql://u:secret@h", "mysql://u:secret@h:x/d", "sqlite://secret/d"] {
+        for url in
+            ["secret", "oracle://u:secret@h/d", "mysql://u:secret@h", "mysql://u:secret@h:x/d", "sqlite://secret/d"]
+        {
             let error = ConnectionUrl::parse(url).unwrap_err().to_string();
             assert!(error.contains("[database] connection"), "{error}");
             assert!(!error.contains("secret"), "{error}");

@@ -246,4 +246,3 @@ impl Database {
         self.retry("volume_exists", |_| async { Ok(self.fetch_optional::<(String,)>(&query).await?.is_some()) }).await
     }
 }
-

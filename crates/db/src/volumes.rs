@@ -175,7 +175,10 @@ impl Database {
     pub async fn volumes(&self, filter: &VolumeFilter) -> Result<Vec<Volume>> {
         let key = filter.sort_key.as_deref().unwrap_or("created_at");
         let Some(key) = SORT_KEYS.iter().copied().find(|known| *known == key) else {
-            return Err(Error::Config(format!("volumes cannot be sorted by '{key}', only by {}", SORT_KEYS.join(", "))));
+            return Err(Error::Config(format!(
+                "volumes cannot be sorted by '{key}', only by {}",
+                SORT_KEYS.join(", ")
+            )));
         };
         let query = select_volumes(filter, key, self.dialect());
         self.retry("volumes", |_| async {
@@ -211,8 +214,7 @@ impl Database {
         if ids.is_empty() {
             return Ok(());
         }
-        let mut query = Query::select();
-        query.columns(AttachmentRow::COLUMNS.iter().copied()).from("volume_attachment");
+        let mut query = AttachmentRow::select();
         query.and_where(one_of("volume_id", &ids)).and_where(live()).order_by("id", Order::Asc);
         for row in self.fetch_all::<AttachmentRow>(&query).await? {
             let attachment = row.into_attachment()?;
@@ -272,7 +274,11 @@ impl Database {
     /// `Unavailable`.
     pub async fn volumes_include_in_cluster(&self, host: &str, cluster: &str) -> Result<u64> {
         let mut query = Query::select();
-        query.columns(["id", "host"]).from("volumes").and_where(live()).and_where(at_place(self.dialect(), "host", host));
+        query.columns(["id", "host"]).from("volumes").and_where(live()).and_where(at_place(
+            self.dialect(),
+            "host",
+            host,
+        ));
         self.retry("volumes_include_in_cluster", |_| async {
             // Grouped by pool: the new value depends on it.
             let mut pools: HashMap<Option<String>, Vec<String>> = HashMap::new();

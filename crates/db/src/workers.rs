@@ -50,10 +50,8 @@ pub struct WorkerFilter {
 }
 
 fn select(filter: &WorkerFilter) -> SelectStatement {
-    let mut query = Query::select();
+    let mut query = WorkerRow::select();
     query
-        .columns(WorkerRow::COLUMNS.iter().copied())
-        .from("workers")
         .and_where(col("resource_type").ne(SENTINEL))
         .and_where_option(filter.resource_type.map(|kind| is("resource_type", kind.worker_type())))
         .and_where_option(filter.resource_id.as_ref().map(|id| is("resource_id", id)))

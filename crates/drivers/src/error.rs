@@ -77,7 +77,9 @@ impl Error {
         use std::io::ErrorKind as Io;
         let kind = match error.kind() {
             Io::StorageFull | Io::QuotaExceeded => ErrorKind::NoSpace,
-            Io::StaleNetworkFileHandle | Io::TimedOut | Io::NotConnected | Io::HostUnreachable => ErrorKind::Unavailable,
+            Io::StaleNetworkFileHandle | Io::TimedOut | Io::NotConnected | Io::HostUnreachable => {
+                ErrorKind::Unavailable
+            }
             _ => ErrorKind::Failed,
         };
         Self::driver(kind, format!("cannot {what} {}: {error}", path.display()))

@@ -5,10 +5,20 @@
 //!
 //! `remotefs` is what every driver on a mounted share has in common; `nfs` and `local` stand on it.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod driver;
 mod error;
+mod fault;
+mod local;
+mod nfs;
+mod remotefs;
 
 pub use driver::{
     BackendStats, Capabilities, ConnectionInfo, DriverInfo, SnapshotFacts, VolumeDriver, VolumeFacts, Work,
 };
 pub use error::{Error, ErrorKind};
+pub use fault::Faults;
+pub use local::{LocalDriver, LocalOptions};
+pub use nfs::{NfsDriver, NfsOptions};
+pub use remotefs::inspect::{Format, Inspection, inspect};

@@ -1,6 +1,6 @@
 //! Arguments of a request, taken out by name and type, with the errors that a Python method would raise.
 
-use scoria_model::{AttachmentId, Connector, Fault, FaultClass, Snapshot, SnapshotId, Volume, VolumeId};
+use scoria_model::{AttachmentId, Connector, Fault, FaultClass, Snapshot, SnapshotId, Volume, VolumeId, object};
 use serde_json::{Map, Value};
 
 /// The arguments of one request. Whatever was not asked for by the end is an unexpected argument.
@@ -41,17 +41,17 @@ impl Args {
 
     pub(crate) fn volume(&mut self, name: &str) -> Result<Volume, Fault> {
         let value = self.required(name)?;
-        Volume::from_object(&value)
+        object::decode_volume(&value)
     }
 
     /// A volume that older clients do not send.
     pub(crate) fn optional_volume(&mut self, name: &str) -> Result<Option<Volume>, Fault> {
-        self.optional(name).map(|value| Volume::from_object(&value)).transpose()
+        self.optional(name).map(|value| object::decode_volume(&value)).transpose()
     }
 
     pub(crate) fn snapshot(&mut self, name: &str) -> Result<Snapshot, Fault> {
         let value = self.required(name)?;
-        Snapshot::from_object(&value)
+        object::decode_snapshot(&value)
     }
 
     pub(crate) fn text(&mut self, name: &str) -> Result<String, Fault> {

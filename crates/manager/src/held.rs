@@ -55,6 +55,11 @@ impl Held {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.locks.iter().flat_map(LockSet::names)
+    }
+
     /// Gives the locks back. A lock found lost only now changes nothing: what was written was compared and swapped.
     pub(crate) async fn release(mut self) {
         let held = self.since.elapsed();
@@ -72,7 +77,8 @@ impl VolumeManager {
     pub(crate) async fn hold(&self, job: &Job, request: LockRequest) -> Result<Held, Failure> {
         job.entry.set_state("waiting for locks");
         let began = Instant::now();
-        let wait = job.deadline.min(Deadline::after(self.options.lock_wait_timeout));
+        let limit = self.options.lock_wait_timeout.map_or(Deadline::NEVER, Deadline::after);
+        let wait = job.deadline.min(limit);
         let acquire = self.locks.acquire(request.wait(WaitPolicy::Until(wait)));
         // An operation that still waits has done nothing: a shutdown need not wait for it.
         let locks = tokio::select! {

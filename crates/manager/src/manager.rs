@@ -1,7 +1,7 @@
 //! The manager of one back end: what every operation of it needs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use scoria_coordination::Coordinator;
 use scoria_db::Database;
@@ -16,7 +16,6 @@ use crate::options::{LogControl, Options};
 use crate::running::Running;
 
 /// What a manager is put together from.
-#[derive(Debug)]
 pub struct Parts {
     /// Options.
     pub options: Options,
@@ -35,7 +34,6 @@ pub struct Parts {
 }
 
 /// Serves one back end.
-#[derive(Debug)]
 pub struct VolumeManager {
     pub(crate) options: Options,
     pub(crate) db: Database,
@@ -53,6 +51,8 @@ pub struct VolumeManager {
     /// The services row, known after [`VolumeManager::start`].
     pub(crate) service: OnceLock<Service>,
     pub(crate) driver_ready: AtomicBool,
+    /// What the last heartbeat met.
+    pub(crate) database_trouble: Mutex<Option<String>>,
     /// Asks for a capability report soon.
     pub(crate) report_wanted: Notify,
     /// Cancelled when no new work is to begin.
@@ -84,6 +84,7 @@ impl VolumeManager {
             turns: KeyedTurns::new(),
             service: OnceLock::new(),
             driver_ready: AtomicBool::new(false),
+            database_trouble: Mutex::default(),
             report_wanted: Notify::new(),
             draining: CancellationToken::new(),
             stop_now: CancellationToken::new(),
@@ -108,6 +109,17 @@ impl VolumeManager {
     #[must_use]
     pub fn name(&self) -> String {
         self.options.service_host()
+    }
+
+    /// Has running operations stop at their next safe point, without waiting for the grace time.
+    pub fn stop_now(&self) {
+        self.stop_now.cancel();
+    }
+
+    /// Why the database could not be written to by the last heartbeat; `None` when it could.
+    #[must_use]
+    pub fn database_health(&self) -> Option<String> {
+        self.database_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn require_driver(&self) -> Result<(), Fault> {

@@ -26,8 +26,8 @@ pub struct Options {
     pub reinit_driver_count: u32,
     /// `rpc_response_timeout`: how long a caller waits.
     pub response_timeout: Duration,
-    /// Longest wait for a lock before an operation fails.
-    pub lock_wait_timeout: Duration,
+    /// Longest wait for a lock before an operation fails; `None` is unlimited.
+    pub lock_wait_timeout: Option<Duration>,
     /// Longest run of an operation; `None` is unlimited.
     pub operation_timeout: Option<Duration>,
     /// When a cast that still runs is acknowledged: below the broker's consumer timeout (30 min).
@@ -70,7 +70,7 @@ impl Options {
             stats_interval: Duration::from_secs(60),
             reinit_driver_count: 3,
             response_timeout: Duration::from_secs(60),
-            lock_wait_timeout: Duration::from_secs(3600),
+            lock_wait_timeout: Some(Duration::from_secs(3600)),
             operation_timeout: None,
             late_ack_ceiling: Duration::from_secs(600),
             graceful_shutdown_timeout: Duration::from_secs(60),

@@ -1,6 +1,6 @@
 //! What the service says of itself by itself: heartbeats to the database, capabilities to the scheduler.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use scoria_db::NewService;
 use scoria_drivers::BackendStats;
@@ -51,7 +51,9 @@ impl VolumeManager {
             tracing::error!(reason, "locks unavailable, not sending heartbeat");
             return;
         }
-        match self.db.service_heartbeat(self.service().id).await {
+        let beat = self.db.service_heartbeat(self.service().id).await;
+        *self.database_trouble.lock().unwrap_or_else(PoisonError::into_inner) = beat.as_ref().err().map(ToString::to_string);
+        match beat {
             Ok(true) => {}
             Ok(false) => self.register_again().await,
             Err(error) => tracing::error!(%error, "model server went away"),

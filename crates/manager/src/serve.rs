@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scoria_model::Fault;
-use scoria_rpc::{Delivery, Duplicates, Request, Seen, Target};
+use scoria_rpc::{Begin, Delivery, Duplicates, Request, Target};
 use scoria_runtime::Deadline;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -25,9 +25,6 @@ use crate::operations::{self, Lane, Method};
 /// Wait before a request goes back to the queue because something it needs is away: long enough not to spin, short
 /// enough not to be noticed.
 const HAND_BACK_DELAY: Duration = Duration::from_secs(2);
-
-/// How long the id of a served message is remembered: longer than any client publishes the same message again.
-const DUPLICATE_MEMORY: Duration = Duration::from_secs(600);
 
 /// What is known of a request once it was admitted.
 struct Admitted {
@@ -56,7 +53,7 @@ impl VolumeManager {
     pub async fn serve(self: &Arc<Self>) -> Result<(), scoria_rpc::Error> {
         let prefetch = self.options.quick_slots.saturating_add(self.options.heavy_slots);
         let mut listener = self.transport.listen(self.targets(), prefetch).await?;
-        let duplicates = Arc::new(Duplicates::new(DUPLICATE_MEMORY));
+        let duplicates = Arc::new(Duplicates::new());
         loop {
             let delivery = tokio::select! {
                 delivery = listener.next() => delivery,
@@ -158,15 +155,15 @@ impl VolumeManager {
         };
         let unique_id = admitted.request.unique_id.as_ref();
         if let Some(id) = unique_id
-            && matches!(duplicates.begin(id), Seen::Done)
+            && matches!(duplicates.begin(id), Begin::Done)
         {
             tracing::info!(method = admitted.method.name, "request was already served, dropped");
             delivery.ack().await;
             return;
         }
         let lane = match admitted.method.lane {
-            Lane::Quick => ("quick", &self.quick),
-            Lane::Heavy => ("heavy", &self.heavy),
+            Lane::Quick => ("quick", &*self.quick),
+            Lane::Heavy => ("heavy", &*self.heavy),
         };
         let finished = match self.wait_for_slot(lane).await {
             Some(_slot) if delivery.is_live() || is_call => {

@@ -218,7 +218,7 @@ mod tests {
         let pool = BlockingPool::with_timeout("dead:/share", 2, Duration::from_millis(50));
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
-        let stuck = |held: Arc<Mutex<mpsc::Receiver<()>>>| move || drop(held.lock().unwrap().recv());
+        let stuck = |held: Arc<Mutex<mpsc::Receiver<()>>>| move || held.lock().unwrap().recv().is_ok();
         let (a, b) = tokio::join!(pool.run(stuck(held.clone())), pool.run(stuck(held.clone())));
         assert!(a.is_err() && b.is_err());
         let began = Instant::now();

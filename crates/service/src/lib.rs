@@ -1,1 +1,10 @@
-//! The scoria-volume daemon.
+//! Puts a service together from its configuration, and runs it.
+//!
+//! [`parts`] turns options into database, lock service, broker and drivers; [`daemon`] runs them until a signal ends it.
+//! The `scoria` command uses [`parts`] too. Nothing else is here: no operation, no format, no decision about a volume.
+
+pub mod command_line;
+pub mod daemon;
+pub mod parts;
+mod signals;
+mod status;

@@ -49,12 +49,13 @@ impl CinderPeer {
             .arg("scoria_test_api:application")
             .env("CINDER_API_ARGS", format!("--config-file {}", conf.display()))
             .env("PYTHONPATH", python_dir())
+            .env("PYTHONWARNINGS", "ignore")
             // The server with green threads hangs with some lock services; gunicorn's are real ones.
             .env("OS_CINDER_DISABLE_EVENTLET_PATCHING", "true")
             .current_dir(site.dir());
         let api = Process::spawn("cinder-api", api, &site.dir().join("cinder-api.log"))?;
         let mut scheduler = Command::new(python.bin("cinder-scheduler"));
-        scheduler.arg("--config-file").arg(&conf).current_dir(site.dir());
+        scheduler.arg("--config-file").arg(&conf).env("PYTHONWARNINGS", "ignore").current_dir(site.dir());
         let scheduler = Process::spawn("cinder-scheduler", scheduler, &site.dir().join("cinder-scheduler.log"))?;
         let mut peer = Self { python, port, api, scheduler };
         peer.wait_until_up().await?;
@@ -129,10 +130,16 @@ impl CinderPeer {
         let conf = site.conf(&format!("cinder-volume-{host}"), &settings)?;
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = site.command(&self.python.bin("cinder-volume"))?;
-        command.arg("--config-file").arg(conf).current_dir(site.dir()).env("PYTHONPATH", python_dir()).env(
-            "PATH",
-            format!("{}:{}:{path}:/usr/sbin:/sbin", bin.display(), self.python.venv().join("bin").display()),
-        );
+        command
+            .arg("--config-file")
+            .arg(conf)
+            .current_dir(site.dir())
+            .env("PYTHONPATH", python_dir())
+            .env("PYTHONWARNINGS", "ignore")
+            .env(
+                "PATH",
+                format!("{}:{}:{path}:/usr/sbin:/sbin", bin.display(), self.python.venv().join("bin").display()),
+            );
         let log = site.dir().join(format!("cinder-volume-{host}.log"));
         let process = Process::spawn(&format!("cinder-volume {host}"), command, &log)?;
         let volume = PythonVolume { process };

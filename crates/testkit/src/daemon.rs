@@ -15,7 +15,7 @@ use crate::{Process, free_port, repository};
 /// A test that ends without saying otherwise fails if the daemon logged an ERROR line: see [`Daemon::allow_errors`].
 #[derive(Debug)]
 pub struct Daemon {
-    host: String,
+    name: String,
     settings: Vec<(String, String, String)>,
     admin: u16,
     process: Process,
@@ -23,12 +23,13 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it under this host name with options over those of the site, and waits until it says that it is healthy.
+    /// Starts it with options over those of the site and waits until it says that it is healthy. `name` tells it from the test's
+    /// other daemons, and is its `host` unless the options have another one.
     ///
     /// # Errors
     /// The binary is not built, or it is not healthy in time (the error has its log).
-    pub async fn start(site: &Site, host: &str, settings: &[Setting<'_>]) -> Result<Self> {
-        let mut daemon = Self::start_unready(site, host, settings)?;
+    pub async fn start(site: &Site, name: &str, settings: &[Setting<'_>]) -> Result<Self> {
+        let mut daemon = Self::start_unready(site, name, settings)?;
         daemon.ready().await?;
         Ok(daemon)
     }
@@ -37,11 +38,11 @@ impl Daemon {
     ///
     /// # Errors
     /// The binary is not built.
-    pub fn start_unready(site: &Site, host: &str, settings: &[Setting]) -> Result<Self> {
+    pub fn start_unready(site: &Site, name: &str, settings: &[Setting]) -> Result<Self> {
         let admin = free_port()?;
-        let process = spawn(site, host, settings, admin)?;
+        let process = spawn(site, name, settings, admin)?;
         let settings = settings.iter().map(|(g, n, v)| ((*g).into(), (*n).into(), (*v).into())).collect();
-        Ok(Self { host: host.into(), settings, admin, process, errors_allowed: false })
+        Ok(Self { name: name.into(), settings, admin, process, errors_allowed: false })
     }
 
     /// Starts it again after it ended or was killed, with the same configuration.
@@ -51,7 +52,7 @@ impl Daemon {
     pub async fn restart(&mut self, site: &Site) -> Result<()> {
         self.process.kill();
         let settings: Vec<_> = self.settings.iter().map(|(g, n, v)| (g.as_str(), n.as_str(), v.as_str())).collect();
-        self.process = spawn(site, &self.host, &settings, self.admin)?;
+        self.process = spawn(site, &self.name, &settings, self.admin)?;
         self.ready().await
     }
 
@@ -74,10 +75,10 @@ impl Daemon {
         format!("http://127.0.0.1:{}{path}", self.admin)
     }
 
-    /// Its host name.
+    /// Its name.
     #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its process.
@@ -106,7 +107,7 @@ impl Daemon {
         self.process.signal(Signal::SIGTERM)?;
         let status = self.process.wait(Duration::from_secs(60)).await?;
         if !status.success() {
-            bail!("scoria-volume {} ended with {status}\n{}", self.host, self.process.log_tail());
+            bail!("scoria-volume {} ended with {status}\n{}", self.name, self.process.log_tail());
         }
         Ok(())
     }
@@ -139,11 +140,16 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The test has failed: its reader will want to know what the daemon had to say.
+            eprintln!("{}", self.process.log_tail());
+            return;
+        }
         let log = self.log().unwrap_or_default();
         let errors: Vec<_> =
             log.lines().filter(|line| line.contains(" ERROR ") || line.contains("panicked at")).collect();
-        if !errors.is_empty() && !self.errors_allowed && !std::thread::panicking() {
-            panic!("scoria-volume {} logged errors that the test did not provoke:\n{}", self.host, errors.join("\n"));
+        if !errors.is_empty() && !self.errors_allowed {
+            panic!("scoria-volume {} logged errors that the test did not provoke:\n{}", self.name, errors.join("\n"));
         }
     }
 }
@@ -159,12 +165,12 @@ fn binary() -> Result<PathBuf> {
     beside.or_else(built).context("scoria-volume is not built: cargo build --workspace --bins")
 }
 
-fn spawn(site: &Site, host: &str, settings: &[Setting], admin: u16) -> Result<Process> {
+fn spawn(site: &Site, name: &str, settings: &[Setting], admin: u16) -> Result<Process> {
     let port = admin.to_string();
     let own =
-        [("DEFAULT", "host", host), ("scoria", "admin_listen", "127.0.0.1"), ("scoria", "admin_listen_port", &port)];
-    let conf = site.conf(&format!("scoria-{host}"), &[&own, settings].concat())?;
+        [("DEFAULT", "host", name), ("scoria", "admin_listen", "127.0.0.1"), ("scoria", "admin_listen_port", &port)];
+    let conf = site.conf(&format!("scoria-{name}"), &[&own, settings].concat())?;
     let mut command = site.command(&binary()?)?;
     command.arg("--config-file").arg(conf).current_dir(site.dir());
-    Process::spawn(&format!("scoria-volume {host}"), command, &site.dir().join(format!("scoria-{host}.log")))
+    Process::spawn(&format!("scoria-volume {name}"), command, &site.dir().join(format!("scoria-{name}.log")))
 }

@@ -1,7 +1,6 @@
 //! A child process that does not outlive its test.
 
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -174,9 +173,6 @@ impl Drop for Process {
         self.end(self.on_drop);
         let _ = self.watchdog.kill();
         let _ = self.watchdog.wait();
-        if std::thread::panicking() {
-            let _ = writeln!(std::io::stderr(), "{}", self.log_tail());
-        }
     }
 }
 

@@ -49,7 +49,7 @@ impl PythonPeer {
     /// # Errors
     /// It fails, takes longer than `timeout`, or prints something else; the error has its standard error.
     pub async fn run<S: AsRef<OsStr>>(&self, script: &Path, args: &[S], timeout: Duration) -> Result<Value> {
-        let running = Command::new(self.bin("python")).arg(script).args(args).kill_on_drop(true).output();
+        let running = self.command(script, args).kill_on_drop(true).output();
         let out = tokio::time::timeout(timeout, running).await;
         let out = out.with_context(|| format!("{} still runs after {timeout:?}", script.display()))??;
         let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
@@ -65,12 +65,19 @@ impl PythonPeer {
     /// # Errors
     /// It cannot be started.
     pub fn start<S: AsRef<OsStr>>(&self, script: &Path, args: &[S]) -> Result<PythonChild> {
-        let mut command = Command::new(self.bin("python"));
-        command.arg("-u").arg(script).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut command = self.command(script, args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("cannot start {}", script.display()))?;
         let stdin = child.stdin.take().context("no pipe to the script")?;
         let lines = BufReader::new(child.stdout.take().context("no pipe from the script")?).lines();
         Ok(PythonChild { child, stdin, lines })
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, script: &Path, args: &[S]) -> Command {
+        let mut command = Command::new(self.bin("python"));
+        // Unbuffered, without compiled files in the source tree and without the peers' own deprecation warnings.
+        command.args(["-u", "-B", "-W", "ignore"]).arg(script).args(args);
+        command
     }
 }
 

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use scoria_coordination::{LockRequest, Owner};
-use scoria_db::{AttachmentChange, AttachmentFilter, Expect, VolumeChange};
+use scoria_db::{AttachmentChange, AttachmentFilter, Expect, VolumeChange, VolumeFilter};
 use scoria_model::{AttachStatus, Attachment, AttachmentId, Fault, FaultClass, Volume, VolumeStatus};
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ use super::errors::{ApiError, ApiResult};
 use super::lookup::{IdPath, or};
 use super::request::Caller;
 use super::snapshots::unknown_action;
-use super::{views, volumes};
+use super::{views, volume_filter};
 
 /// Mode of an attachment whose creator named none: the connector may still name one.
 const NO_MODE: &str = "null";
@@ -53,11 +53,7 @@ pub(crate) async fn show(
 }
 
 /// `POST /attachments`: reserves the volume, and with a connector connects it too.
-pub(crate) async fn create(
-    State(door): State<Arc<FrontDoor>>,
-    caller: Caller,
-    body: Body,
-) -> ApiResult<Json<Value>> {
+pub(crate) async fn create(State(door): State<Arc<FrontDoor>>, caller: Caller, body: Body) -> ApiResult<Json<Value>> {
     caller.version.require(27)?;
     let mut known = vec!["instance_uuid", "connector", "volume_uuid"];
     if caller.version.has(54) {
@@ -113,7 +109,7 @@ pub(crate) async fn delete(
     let attachment = door.attachment(&path.id).await?;
     let volume = door.volume(attachment.volume_id.as_str()).await?;
     if attachment.attach_status != AttachStatus::Reserved {
-        door.rpc.attachment_delete(&caller.context, &attachment.id, &volume).await?;
+        door.rpc.attachment_delete(&caller.context, &volume, &attachment.id).await?;
     }
     door.detach(&volume, &attachment.id).await?;
     let left = door.attachments_of(&volume).await?;
@@ -160,18 +156,29 @@ impl FrontDoor {
         caller.version.require(27)?;
         let mut query = caller.query();
         let page = query.take_page(self.page_limit)?;
+        let project = volume_filter::project(caller, &mut query)?;
+        let status = query.take("status").or_else(|| query.take("attach_status"));
         let filter = AttachmentFilter {
-            project_id: volumes::project(caller, &mut query)?,
             volume_id: query.take("volume_id").map(|id| id.parse()).transpose()?,
             instance_uuid: query.take("instance_id"),
-            attach_status: query.take("status").or_else(|| query.take("attach_status")).map(AttachStatus::from),
-            limit: Some(page.limit),
-            marker: page.marker.as_deref().map(str::parse).transpose()?,
-            offset: page.offset,
+            status: status.map(AttachStatus::from).into_iter().collect(),
             ..AttachmentFilter::default()
         };
         query.done()?;
-        Ok(self.database.attachments(&filter).await?)
+        let mut found = self.database.attachments(&filter).await?;
+        if let Some(project) = project {
+            // An attachment has no project of its own: it is its volume's.
+            let of_project =
+                VolumeFilter { project_id: Some(project), attached: Some(true), ..VolumeFilter::default() };
+            let volumes = self.database.volumes(&of_project).await?;
+            found.retain(|attachment| volumes.iter().any(|volume| volume.id == attachment.volume_id));
+        }
+        match page.sort.first().map(|(key, descending)| (key.as_str(), *descending)) {
+            None | Some(("created_at", true)) => found.reverse(),
+            Some(("created_at", false)) => {}
+            Some(_) => return Err(Fault::invalid_input("Invalid sort key").into()),
+        }
+        page.cut(found, |attachment| attachment.id.as_str())
     }
 
     /// Reserves the volume and writes the attachment's row (`_attachment_reserve`).
@@ -208,7 +215,12 @@ impl FrontDoor {
     }
 
     /// Cinder's lock keeps two updates for one volume and host from both finding no connection.
-    async fn update_attachment(&self, caller: &Caller, attachment: &Attachment, connector: &Connector) -> ApiResult<()> {
+    async fn update_attachment(
+        &self,
+        caller: &Caller,
+        attachment: &Attachment,
+        connector: &Connector,
+    ) -> ApiResult<()> {
         let host = connector.get("host").and_then(Value::as_str).unwrap_or_default();
         let owner = Owner {
             operation: "attachment_update".to_owned(),
@@ -252,7 +264,7 @@ impl FrontDoor {
     ) -> Result<(), ConnectError> {
         let info = self.rpc.attachment_update(&caller.context, volume, connector, attachment).await?;
         let Value::Object(info) = info else { return Err(ApiError::hidden("connection info is no object").into()) };
-        let change = AttachmentChange { connection_info: Some(Some(info)), ..AttachmentChange::default() };
+        let change = AttachmentChange { connection_info: Some(Some(info.into())), ..AttachmentChange::default() };
         self.database.attachment_update(attachment, &change).await.map_err(ApiError::from)?;
         Ok(())
     }

@@ -61,9 +61,7 @@ impl Body {
     pub(crate) fn action(&self) -> ApiResult<(&str, &Value)> {
         match self.0.iter().next() {
             Some((name, arguments)) if self.0.len() == 1 => Ok((name, arguments)),
-            Some((_, _)) => {
-                Err(unexpected(self.0.keys().nth(1).map(String::as_str).unwrap_or_default()))
-            }
+            Some((_, _)) => Err(unexpected(self.0.keys().nth(1).map(String::as_str).unwrap_or_default())),
             None => Err(ApiError::bad_request("Malformed request body")),
         }
     }

@@ -128,6 +128,26 @@ impl From<scoria_rpc::Error> for ApiError {
     }
 }
 
+impl From<scoria_db::Error> for ApiError {
+    fn from(error: scoria_db::Error) -> Self {
+        match error {
+            // The only rows that a statement itself misses are a page's marker and what went away under our hands.
+            scoria_db::Error::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, error.to_string()),
+            scoria_db::Error::Unavailable(_) | scoria_db::Error::Busy(_) => Self::unavailable(error),
+            other => Self::hidden(other),
+        }
+    }
+}
+
+impl From<scoria_coordination::Error> for ApiError {
+    fn from(error: scoria_coordination::Error) -> Self {
+        match error {
+            scoria_coordination::Error::Name { .. } => Self::bad_request(error.to_string()),
+            other => Self::unavailable(other),
+        }
+    }
+}
+
 /// `cinder/exception.py: VolumeTypeNotFound`.
 pub(crate) fn volume_type_not_found(id: &str) -> Fault {
     Fault::new(FaultClass::VolumeTypeNotFound, format!("Volume type {id} could not be found."))

@@ -1,6 +1,5 @@
 //! Limits and quotas (`cinder/api/v3/limits.py`, `cinder/api/contrib/quotas.py`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -70,7 +69,8 @@ pub(crate) async fn quota_defaults(
     _caller: Caller,
     Path(path): Path<ProjectPath>,
 ) -> ApiResult<Json<Value>> {
-    let defaults: BTreeMap<String, i64> = door.database.quota_defaults(&door.quotas).await?;
+    // A project without a name has no limits of its own.
+    let defaults = door.database.quota_limits("", &door.quotas).await?;
     let mut set: Map<String, Value> = defaults.into_iter().map(|(resource, limit)| (resource, limit.into())).collect();
     set.insert("id".to_owned(), path.project.into());
     Ok(Json(json!({"quota_set": set})))

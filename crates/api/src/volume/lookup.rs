@@ -1,6 +1,6 @@
 //! Finding what an address names, and Cinder's errors when it is not there.
 
-use scoria_model::{Attachment, AttachmentId, Fault, Snapshot, Volume, VolumeStatus, VolumeType};
+use scoria_model::{Attachment, AttachmentId, Fault, ResourceType, Snapshot, Volume, VolumeStatus, VolumeType};
 use serde::Deserialize;
 
 use super::FrontDoor;
@@ -59,6 +59,25 @@ impl FrontDoor {
         }
         let found = self.database.volume_type_by_name(id_or_name).await?;
         Ok(found.ok_or_else(|| volume_type_name_not_found(id_or_name))?)
+    }
+
+    /// Says in the database that somebody is about to work on the volume, before the message says it: a message that gets
+    /// lost is found by this.
+    pub(crate) async fn worker_for_volume(&self, volume: &Volume) -> ApiResult<()> {
+        if volume.status.is_cleanable() {
+            let (kind, status) = (ResourceType::Volume, volume.status.as_str());
+            self.database.worker_create_unclaimed(kind, volume.id.as_str(), status).await?;
+        }
+        Ok(())
+    }
+
+    /// The same for a snapshot.
+    pub(crate) async fn worker_for_snapshot(&self, snapshot: &Snapshot) -> ApiResult<()> {
+        if snapshot.status.is_cleanable() {
+            let (kind, status) = (ResourceType::Snapshot, snapshot.status.as_str());
+            self.database.worker_create_unclaimed(kind, snapshot.id.as_str(), status).await?;
+        }
+        Ok(())
     }
 }
 

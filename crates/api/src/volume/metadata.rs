@@ -75,7 +75,11 @@ pub(crate) async fn set_of_volume(
 }
 
 /// `DELETE /volumes/{id}/metadata/{key}`.
-pub(crate) async fn remove_from_volume(State(door): Door, _: Caller, Path(path): Path<KeyPath>) -> ApiResult<StatusCode> {
+pub(crate) async fn remove_from_volume(
+    State(door): Door,
+    _: Caller,
+    Path(path): Path<KeyPath>,
+) -> ApiResult<StatusCode> {
     let volume = door.volume(&path.id).await?;
     if !volume.metadata.contains_key(&path.key) {
         return Err(no_key("Volume", &path));

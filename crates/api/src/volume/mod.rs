@@ -16,8 +16,10 @@ mod types;
 mod versions;
 mod views;
 mod volume_actions;
+mod volume_connections;
 mod volume_create;
 mod volume_delete;
+mod volume_filter;
 mod volumes;
 
 use std::sync::Arc;
@@ -33,7 +35,7 @@ use secrecy::SecretString;
 pub use errors::ApiError;
 
 /// Everything that the front door needs. Nothing here can do the volume service's work.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct FrontDoor {
     /// The rows.
     pub database: Database,

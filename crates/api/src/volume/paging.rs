@@ -1,5 +1,6 @@
 //! Lists: limit, marker, offset, sorting, and the link to the next page (`cinder/api/common.py`).
 
+use axum::http::StatusCode;
 use scoria_model::Timestamp;
 
 use super::body::parse_boolean;
@@ -20,6 +21,25 @@ pub(crate) struct Page {
     pub(crate) offset: u64,
     /// Field names as the caller wrote them, and whether descending.
     pub(crate) sort: Vec<(String, bool)>,
+}
+
+impl Page {
+    /// This page of a whole list that is already in order.
+    pub(crate) fn cut<T>(&self, items: Vec<T>, id: impl Fn(&T) -> &str) -> ApiResult<Vec<T>> {
+        let after = match &self.marker {
+            None => 0,
+            Some(marker) => {
+                1 + items.iter().position(|item| id(item) == marker).ok_or_else(|| marker_missing(marker))?
+            }
+        };
+        let skipped = after.saturating_add(usize::try_from(self.offset).unwrap_or(usize::MAX));
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        Ok(items.into_iter().skip(skipped).take(limit).collect())
+    }
+}
+
+fn marker_missing(marker: &str) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("marker {marker} could not be found"))
 }
 
 impl Query {
@@ -53,17 +73,18 @@ impl Query {
             Some(text) => text
                 .parse::<i64>()
                 .map_err(|_| ApiError::bad_request("limit param must be an integer"))
-                .and_then(|limit| u64::try_from(limit).map_err(|_| ApiError::bad_request("limit param must be positive")))?
+                .and_then(|limit| {
+                    u64::try_from(limit).map_err(|_| ApiError::bad_request("limit param must be positive"))
+                })?
                 .min(max),
         };
         let offset = match self.take("offset") {
             None => 0,
-            Some(text) => text
-                .parse::<u32>()
-                .ok()
-                .filter(|offset| i32::try_from(*offset).is_ok())
-                .map(u64::from)
-                .ok_or_else(|| ApiError::bad_request(format!("offset must be an integer of 0 to {}: '{text}'", i32::MAX)))?,
+            Some(text) => {
+                text.parse::<u32>().ok().filter(|offset| i32::try_from(*offset).is_ok()).map(u64::from).ok_or_else(
+                    || ApiError::bad_request(format!("offset must be an integer of 0 to {}: '{text}'", i32::MAX)),
+                )?
+            }
         };
         Ok(Page { limit, marker: self.take("marker"), offset, sort: self.take_sort()? })
     }
@@ -108,10 +129,7 @@ impl Query {
 /// The query for the next page: the same one with another marker.
 pub(crate) fn next_query(query: &str, marker: &str) -> String {
     let others = url::form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key != "marker");
-    url::form_urlencoded::Serializer::new(String::new())
-        .extend_pairs(others)
-        .append_pair("marker", marker)
-        .finish()
+    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(others).append_pair("marker", marker).finish()
 }
 
 /// A comparison of times: `gte:2026-01-01T00:00:00,lt:…` (since 3.60).

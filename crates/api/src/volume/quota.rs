@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use scoria_db::OverQuota;
-use scoria_model::{Fault, FaultClass, VolumeType};
+use scoria_model::{Fault, FaultClass, Timestamp, VolumeType};
+use uuid::Uuid;
 
 use super::FrontDoor;
 use super::errors::{ApiError, ApiResult};
+
+/// `reservation_expire`, seconds: what was neither committed nor rolled back by then counts no more.
+const EXPIRE_SECONDS: i64 = 86_400;
 
 /// What a reservation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Reservation {
-    pub(crate) ids: Vec<String>,
+    pub(crate) ids: Vec<Uuid>,
     project: String,
 }
 
@@ -40,7 +44,8 @@ impl FrontDoor {
                 deltas.insert(format!("{resource}_{}", of_type.name), amount);
             }
         }
-        match self.database.quota_reserve(project, &deltas, &self.quotas).await {
+        let expire = Timestamp::now().plus_seconds(EXPIRE_SECONDS);
+        match self.database.quota_reserve(project, &deltas, &self.quotas, expire).await {
             Ok(ids) => Ok(Reservation { ids, project: project.to_owned() }),
             Err(scoria_db::Error::OverQuota(over)) => {
                 let gigabytes = resources.iter().find(|(name, _)| *name == "gigabytes").map_or(0, |(_, size)| *size);
@@ -129,10 +134,7 @@ mod tests {
     #[test]
     fn a_number_that_is_used_up_is_named() {
         let fault = over_quota(Kind::Volume, &over(&["volumes___DEFAULT__"]), 5);
-        assert_eq!(
-            fault.message,
-            "Maximum number of volumes allowed (10) exceeded for quota 'volumes___DEFAULT__'."
-        );
+        assert_eq!(fault.message, "Maximum number of volumes allowed (10) exceeded for quota 'volumes___DEFAULT__'.");
         let fault = over_quota(Kind::Snapshot, &over(&["snapshots"]), 5);
         assert_eq!(fault.class, FaultClass::SnapshotLimitExceeded);
     }

@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn a_foreign_request_id_is_taken_only_in_its_own_form() {
-        let headers = |id: &str| HeaderMap::from_iter([("x-openstack-request-id".parse().unwrap(), id.parse().unwrap())]);
+        let headers =
+            |id: &str| HeaderMap::from_iter([("x-openstack-request-id".parse().unwrap(), id.parse().unwrap())]);
         let good = "req-3f2b0b4e-7a33-4f0c-9b60-0f1c5d0a1e11";
         assert_eq!(global_request_id(&headers(good)).as_deref(), Some(good));
         assert_eq!(global_request_id(&headers("req-<script>")), None);

@@ -39,9 +39,10 @@ pub(crate) async fn change(
     body: Body,
 ) -> ApiResult<Json<Value>> {
     let fields = Fields(&body.0);
-    let host = fields.text("host")?.filter(|host| !host.is_empty()).ok_or_else(|| {
-        ApiError::from(Fault::invalid_input("Host field is missing."))
-    })?;
+    let host = fields
+        .text("host")?
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| ApiError::from(Fault::invalid_input("Host field is missing.")))?;
     let service = fields.text("service")?.unwrap_or_default();
     let binary = fields.text("binary")?.unwrap_or_default();
     let reason = fields.text("disabled_reason")?;
@@ -53,11 +54,8 @@ pub(crate) async fn change(
     };
 
     let wanted = if binary.is_empty() { service } else { binary };
-    let filter = ServiceFilter {
-        host: Some(host.to_owned()),
-        binary: Some(wanted.to_owned()),
-        ..ServiceFilter::default()
-    };
+    let filter =
+        ServiceFilter { host: Some(host.to_owned()), binary: Some(wanted.to_owned()), ..ServiceFilter::default() };
     let found = door.database.services(&filter).await?;
     let Some(row) = found.first() else {
         let message = format!("Service {wanted} could not be found on host {host}.");

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use scoria_db::{Expect, SnapshotChange, SnapshotFilter, Swap};
-use scoria_model::{Fault, Metadata, Snapshot, SnapshotId, SnapshotStatus, Volume, VolumeStatus};
+use scoria_model::{Fault, Snapshot, SnapshotId, SnapshotStatus, Volume, VolumeStatus};
 use serde_json::{Value, json};
 
 use super::FrontDoor;
@@ -17,7 +17,8 @@ use super::lookup::IdPath;
 use super::paging::{Page, next_query};
 use super::quota::Kind;
 use super::request::Caller;
-use super::{views, volumes};
+use super::views;
+use super::volume_filter::{parse_metadata, project};
 
 /// `GET /snapshots`.
 pub(crate) async fn list(State(door): State<Arc<FrontDoor>>, caller: Caller) -> ApiResult<Json<Value>> {
@@ -105,11 +106,7 @@ pub(crate) async fn update(
 }
 
 /// `DELETE /snapshots/{id}`.
-pub(crate) async fn delete(
-    State(door): State<Arc<FrontDoor>>,
-    caller: Caller,
-    Path(path): Path<IdPath>,
-) -> ApiResult {
+pub(crate) async fn delete(State(door): State<Arc<FrontDoor>>, caller: Caller, Path(path): Path<IdPath>) -> ApiResult {
     let snapshot = door.snapshot(&path.id).await?;
     door.delete_snapshot(&caller, snapshot, false).await?;
     Ok(StatusCode::ACCEPTED.into_response())
@@ -177,6 +174,35 @@ impl Found {
 }
 
 impl FrontDoor {
+    async fn find_snapshots(&self, caller: &Caller) -> ApiResult<Found> {
+        let mut query = caller.query();
+        let page = query.take_page(self.page_limit)?;
+        let with_count = caller.version.has(45) && query.take_flag("with_count")?;
+        let filter = SnapshotFilter {
+            project_id: project(caller, &mut query)?,
+            volume_id: query.take("volume_id").map(|id| id.parse()).transpose()?,
+            status: query.take("status").map(SnapshotStatus::from).into_iter().collect(),
+            name: query.take("name").or_else(|| query.take("display_name")),
+            ..SnapshotFilter::default()
+        };
+        let metadata = query.take("metadata").map(|text| parse_metadata(&text)).transpose()?.unwrap_or_default();
+        query.done()?;
+
+        // The database gives pages of the newest; whoever wants it otherwise gets it from the whole list.
+        let newest = page.sort == [("created_at".to_owned(), true)];
+        if newest && page.offset == 0 && metadata.is_empty() && !with_count && page.limit > 0 {
+            let marker = page.marker.as_deref().map(str::parse).transpose()?;
+            let filter = SnapshotFilter { limit: Some(page.limit), marker, ..filter };
+            return Ok(Found { snapshots: self.database.snapshots(&filter).await?, page, count: None });
+        }
+        let mut all = self.database.snapshots(&filter).await?;
+        all.retain(|snapshot| metadata.iter().all(|(key, value)| snapshot.metadata.get(key) == Some(value)));
+        sort(&mut all, &page.sort)?;
+        let count = with_count.then_some(all.len());
+        let snapshots = page.cut(all, |snapshot| snapshot.id.as_str())?;
+        Ok(Found { snapshots, page, count })
+    }
+
     async fn create_snapshot(
         &self,
         caller: &Caller,
@@ -214,7 +240,10 @@ impl FrontDoor {
             Err(error) => Err(error),
         };
         if let Err(error) = checked {
-            self.forget_snapshot(&written).await;
+            let any = Expect::any();
+            if let Err(error) = self.database.snapshot_destroy(&written.id, &any, None, None).await {
+                tracing::error!(%error, snapshot = %written.id, "a snapshot that may not be made could not be removed");
+            }
             return Err(error);
         }
         Ok(written)
@@ -270,6 +299,29 @@ impl FrontDoor {
             _ => Ok(()),
         }
     }
+}
+
+/// Sorts by the keys that `cinder/api/v3/snapshots.py` documents.
+fn sort(snapshots: &mut [Snapshot], keys: &[(String, bool)]) -> ApiResult<()> {
+    type Key = fn(&Snapshot) -> (Option<u64>, String);
+    // The last key first: the sort is stable.
+    for (key, descending) in keys.iter().rev() {
+        let key: Key = match key.as_str() {
+            "created_at" => |snapshot| (None, snapshot.created_at.map(|at| at.to_iso_micros()).unwrap_or_default()),
+            "updated_at" => |snapshot| (None, snapshot.updated_at.map(|at| at.to_iso_micros()).unwrap_or_default()),
+            "name" | "display_name" => |snapshot| (None, snapshot.display_name.clone().unwrap_or_default()),
+            "status" => |snapshot| (None, snapshot.status.to_string()),
+            "volume_id" => |snapshot| (None, snapshot.volume_id.to_string()),
+            "volume_size" | "size" => |snapshot| (Some(snapshot.volume_size), String::new()),
+            "id" => |snapshot| (None, snapshot.id.to_string()),
+            _ => return Err(Fault::invalid_input("Invalid sort key").into()),
+        };
+        snapshots.sort_by_key(key);
+        if *descending {
+            snapshots.reverse();
+        }
+    }
+    Ok(())
 }
 
 /// Whether a snapshot of this volume may be made (`_create_snapshot_in_db_validate`).

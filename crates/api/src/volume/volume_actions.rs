@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use scoria_db::{Expect, Swap, VolumeChange};
-use scoria_model::{AttachStatus, Fault, Metadata, ResourceType, Volume, VolumeStatus};
+use scoria_db::{Expect, SnapshotChange, Swap, VolumeChange};
+use scoria_model::{AttachStatus, Fault, Metadata, ResourceType, SnapshotStatus, Volume, VolumeStatus};
 use serde_json::{Value, json};
 
 use super::FrontDoor;
@@ -78,10 +78,14 @@ pub(crate) async fn act(
             let volume = door.volume(id).await?;
             door.terminate_connection(&caller, &volume, connector).await?;
         }
-        "os-attach" | "os-detach" | "os-force_detach" | "os-reserve" | "os-unreserve" | "os-begin_detaching"
-        | "os-roll_detaching" => {
+        "os-reserve" | "os-unreserve" | "os-begin_detaching" | "os-roll_detaching" => {
             let volume = door.volume(id).await?;
-            door.attach_action(&caller, &volume, action, arguments).await?;
+            door.attach_action(&volume, action).await?;
+        }
+        "revert" if caller.version.has(40) => {
+            let snapshot = Fields::of_action(action, arguments)?.text("snapshot_id")?;
+            let volume = door.volume(id).await?;
+            door.revert_volume(&caller, volume, snapshot).await?;
         }
         other => return Err(unknown_action(other)),
     }
@@ -121,7 +125,8 @@ impl Reset {
         let reset = Self {
             status: word("status", VolumeStatus::KNOWN)?.map(VolumeStatus::from),
             attach_status: word("attach_status", &["attached", "detached"])?.map(AttachStatus::from),
-            migration_status: word("migration_status", &migrations)?.map(|word| Some(word).filter(|word| word != "none")),
+            migration_status: word("migration_status", &migrations)?
+                .map(|word| Some(word).filter(|word| word != "none")),
         };
         if reset == Self::default() {
             return Err(ApiError::bad_request(
@@ -193,10 +198,63 @@ impl FrontDoor {
         let reservation = self.reserve(project, Kind::Volume, &[("gigabytes", more)], of_type).await?;
         let sent = async {
             let now = self.volume(volume.id.as_str()).await?;
-            Ok::<_, ApiError>(self.rpc.extend_volume(&caller.context, &now, size, &reservation.ids).await?)
+            let reservations: Vec<String> = reservation.ids.iter().map(ToString::to_string).collect();
+            Ok::<_, ApiError>(self.rpc.extend_volume(&caller.context, &now, size, &reservations).await?)
         };
         if let Err(error) = sent.await {
             self.roll_back(reservation).await;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Back to the latest snapshot (`cinder/api/v3/volumes.py: VolumeController.revert`).
+    async fn revert_volume(&self, caller: &Caller, volume: Volume, wanted: Option<&str>) -> ApiResult<()> {
+        let snapshots = self.database.snapshots_of_volume(&volume.id).await?;
+        let id = &volume.id;
+        let Some(latest) = snapshots.into_iter().max_by_key(|snapshot| snapshot.created_at) else {
+            return Err(ApiError::bad_request(format!("Volume {id} doesn't have any snapshots.")));
+        };
+        if wanted != Some(latest.id.as_str()) {
+            let wanted = wanted.unwrap_or("None");
+            return Err(ApiError::bad_request(format!(
+                "Specified snapshot {wanted} is None or not the latest one of volume {id}."
+            )));
+        }
+        if volume.size != latest.volume_size {
+            return Err(ApiError::bad_request(format!(
+                "Can't revert volume {id} to its latest snapshot {}. The volume size must be equal to the snapshot size.",
+                latest.id
+            )));
+        }
+        let refused = |what: &str| {
+            let message = format!(
+                "Can't revert volume {id} to its latest snapshot {}. {what}'s status must be 'available'.",
+                latest.id
+            );
+            ApiError::new(StatusCode::CONFLICT, message)
+        };
+        let (available, reverting) = (VolumeStatus::Available, VolumeStatus::Reverting);
+        let begin = VolumeChange::status(reverting.clone());
+        if !self.change_volume(&volume, &Expect::status(available.clone()), &begin).await? {
+            return Err(refused("Volume"));
+        }
+        let sent = async {
+            let begin = SnapshotChange { status: Some(SnapshotStatus::Restoring), ..SnapshotChange::default() };
+            let expect = Expect::status(SnapshotStatus::Available);
+            if !self.database.snapshot_update(&latest.id, &expect, &begin).await?.is_done() {
+                return Err(refused("Snapshot"));
+            }
+            let now = (self.volume(id.as_str()).await?, self.snapshot(latest.id.as_str()).await?);
+            if let Err(error) = self.rpc.revert_to_snapshot(&caller.context, &now.0, &now.1).await {
+                let back = SnapshotChange { status: Some(SnapshotStatus::Available), ..SnapshotChange::default() };
+                self.database.snapshot_update(&latest.id, &Expect::status(SnapshotStatus::Restoring), &back).await?;
+                return Err(error.into());
+            }
+            Ok(())
+        };
+        if let Err(error) = sent.await {
+            self.change_volume(&volume, &Expect::status(reverting), &VolumeChange::status(available)).await?;
             return Err(error);
         }
         Ok(())
@@ -263,7 +321,8 @@ mod tests {
     fn a_reset_names_known_words_and_at_least_one() {
         let wanted = reset(json!({"status": "Error", "migration_status": "none"})).unwrap();
         assert_eq!((wanted.status, wanted.migration_status), (Some(VolumeStatus::Error), Some(None)));
-        for bad in [json!({}), json!({"status": null}), json!({"status": "odd"}), json!({"attach_status": "attaching"})] {
+        for bad in [json!({}), json!({"status": null}), json!({"status": "odd"}), json!({"attach_status": "attaching"})]
+        {
             assert!(reset(bad.clone()).is_err(), "{bad}");
         }
         assert_eq!(reset(json!({"status": "deleting"})), Err("Cannot reset-state to deleting".to_owned()));

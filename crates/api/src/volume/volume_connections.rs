@@ -1,34 +1,26 @@
-//! The older way to attach: reserve, initialize the connection, attach, and back (`cinder/volume/api.py`).
+//! The older way to connect: reserve, initialize the connection, and back (`cinder/volume/api.py`). Its `os-attach` and
+//! `os-detach` are not here: attachments are made and ended at `/attachments`.
 
 use scoria_db::{Expect, VolumeChange};
-use scoria_model::{AttachStatus, Fault, FaultClass, Metadata, Volume, VolumeStatus};
+use scoria_model::{AttachStatus, Fault, FaultClass, Volume, VolumeStatus};
 use serde_json::{Map, Value};
 
 use super::FrontDoor;
-use super::body::Fields;
 use super::errors::{ApiError, ApiResult};
 use super::request::Caller;
 
 impl FrontDoor {
     /// The actions that change how a volume is attached and answer nothing.
-    pub(crate) async fn attach_action(
-        &self,
-        caller: &Caller,
-        volume: &Volume,
-        action: &str,
-        arguments: &Value,
-    ) -> ApiResult<()> {
+    pub(crate) async fn attach_action(&self, volume: &Volume, action: &str) -> ApiResult<()> {
         match action {
             "os-reserve" => self.reserve_volume(volume).await,
             "os-unreserve" => self.unreserve_volume(volume).await,
             "os-begin_detaching" => self.begin_detaching(volume).await,
-            "os-roll_detaching" => {
+            _ => {
                 let expect = Expect::status(VolumeStatus::Detaching);
                 self.change_volume(volume, &expect, &VolumeChange::status(VolumeStatus::InUse)).await?;
                 Ok(())
             }
-            "os-attach" => self.attach(caller, volume, Fields::of_action(action, arguments)?).await,
-            _ => self.detach_by_action(caller, volume, action, arguments).await,
         }
     }
 
@@ -93,53 +85,6 @@ impl FrontDoor {
         let reason =
             "Unable to detach volume. Volume status must be 'in-use' and attach_status must be 'attached' to detach.";
         Err(Fault::invalid_volume(reason).into())
-    }
-
-    async fn attach(&self, caller: &Caller, volume: &Volume, fields: Fields<'_>) -> ApiResult<()> {
-        let fields = fields.only(&["instance_uuid", "host_name", "mountpoint", "mode"])?;
-        fields.require("mountpoint")?;
-        let instance = fields.uuid("instance_uuid")?;
-        let host = fields.text("host_name")?;
-        if instance.is_none() && host.is_none() {
-            return Err(ApiError::bad_request("'instance_uuid' or 'host_name' is a required property"));
-        }
-        let mountpoint = fields.text("mountpoint")?.unwrap_or_default();
-        let mode = fields.word("mode", &["rw", "ro"])?.unwrap_or("rw");
-        not_in_maintenance(volume, "The volume cannot be attached in maintenance mode.")?;
-
-        let readonly = volume.admin_metadata.get("readonly").map(String::as_str);
-        if readonly == Some("True") && mode != "ro" {
-            let message = format!("Invalid attaching mode '{mode}' for volume {}.", volume.id);
-            return Err(Fault::new(FaultClass::InvalidVolumeAttachMode, message).into());
-        }
-        if readonly.is_none() {
-            let readonly = Metadata::from([("readonly".to_owned(), "False".to_owned())]);
-            let change = VolumeChange { admin_metadata: Some(readonly), ..VolumeChange::default() };
-            self.change_volume(volume, &Expect::any(), &change).await?;
-        }
-        self.rpc.attach_volume(&caller.context, volume, instance.as_deref(), host, mountpoint, mode).await?;
-        Ok(())
-    }
-
-    async fn detach_by_action(
-        &self,
-        caller: &Caller,
-        volume: &Volume,
-        action: &str,
-        arguments: &Value,
-    ) -> ApiResult<()> {
-        let none = Map::new();
-        let fields = match arguments {
-            Value::Null => Fields(&none),
-            given => Fields::of_action(action, given)?.only(&["attachment_id", "connector"])?,
-        };
-        let attachment = fields.uuid("attachment_id")?;
-        let connector = fields.optional_object("connector")?;
-        if action == "os-force_detach" {
-            self.terminate_connection(caller, volume, connector).await?;
-        }
-        not_in_maintenance(volume, "The volume cannot be detached in maintenance mode.")?;
-        Ok(self.rpc.detach_volume(&caller.context, volume, attachment.as_deref()).await?)
     }
 }
 

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use scoria_db::{Expect, VolumeChange};
+use scoria_model::object::RequestSpec;
 use scoria_model::{
     Fault, FaultClass, Metadata, Snapshot, SnapshotStatus, Timestamp, Volume, VolumeId, VolumeStatus, VolumeType,
 };
@@ -54,9 +55,22 @@ impl Wish {
         let fields = body.object("volume", &["OS-SCH-HNT:scheduler_hints"])?;
         if version.has(53) {
             fields.only(&[
-                "name", "description", "display_name", "display_description", "volume_type", "metadata", "snapshot_id",
-                "source_volid", "consistencygroup_id", "size", "availability_zone", "multiattach", "image_id",
-                "imageRef", "group_id", "backup_id",
+                "name",
+                "description",
+                "display_name",
+                "display_description",
+                "volume_type",
+                "metadata",
+                "snapshot_id",
+                "source_volid",
+                "consistencygroup_id",
+                "size",
+                "availability_zone",
+                "multiattach",
+                "image_id",
+                "imageRef",
+                "group_id",
+                "backup_id",
             ])?;
         }
         let wish = Self {
@@ -115,7 +129,8 @@ impl FrontDoor {
         self.check_volume_size(&caller.project, size).await?;
         let resources = [("volumes", 1), ("gigabytes", size)];
         let reservation = self.reserve(&caller.project, Kind::Volume, &resources, Some(&volume_type)).await?;
-        let volume = match self.database.volume_create(&self.row(caller, wish, &origin, size, volume_type, zone)).await {
+        let volume = match self.database.volume_create(&self.row(caller, wish, &origin, size, volume_type, zone)).await
+        {
             Ok(volume) => volume,
             Err(error) => {
                 self.roll_back(reservation).await;
@@ -123,20 +138,21 @@ impl FrontDoor {
             }
         };
         self.commit(reservation).await?;
-        self.send_create(caller, &volume, &origin).await?;
+        self.send_create(caller, &volume).await?;
         Ok(volume)
     }
 
     /// The worker row stands before the message goes: if the message is lost, whoever sweeps finds the work.
-    async fn send_create(&self, caller: &Caller, volume: &Volume, origin: &Origin) -> ApiResult<()> {
+    async fn send_create(&self, caller: &Caller, volume: &Volume) -> ApiResult<()> {
         let sent = async {
             self.worker_for_volume(volume).await?;
-            let request = request_spec(volume, origin);
-            Ok::<_, ApiError>(self.rpc.create_volume(&caller.context, volume, Some(&request), false).await?)
+            Ok::<_, ApiError>(
+                self.rpc.create_volume(&caller.context, volume, Some(&RequestSpec::for_volume(volume)), false).await?,
+            )
         };
         let Err(error) = sent.await else { return Ok(()) };
-        let expect = Expect::status([VolumeStatus::Creating]);
-        let change = VolumeChange { status: Some(VolumeStatus::Error), ..VolumeChange::default() };
+        let expect = Expect::status(VolumeStatus::Creating);
+        let change = VolumeChange::status(VolumeStatus::Error);
         self.database.volume_update(&volume.id, &expect, &change).await?;
         Err(error)
     }

@@ -32,11 +32,7 @@ pub(crate) struct Extent {
 }
 
 /// `DELETE /volumes/{id}?cascade=…&force=…`; force came with 3.23.
-pub(crate) async fn delete(
-    State(door): State<Arc<FrontDoor>>,
-    caller: Caller,
-    Path(path): Path<IdPath>,
-) -> ApiResult {
+pub(crate) async fn delete(State(door): State<Arc<FrontDoor>>, caller: Caller, Path(path): Path<IdPath>) -> ApiResult {
     let mut query = caller.query();
     let cascade = query.take_flag("cascade")?;
     let force = caller.version.has(23) && query.take_flag("force")?;

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use scoria_db::{Expect, Swap, VolumeChange, VolumeFilter};
-use scoria_model::{Fault, Metadata, Volume, VolumeStatus};
+use scoria_db::{Expect, Swap, VolumeChange};
+use scoria_model::{Fault, Volume, VolumeStatus};
 use serde_json::{Value, json};
 
 use super::FrontDoor;
 use super::body::Body;
 use super::errors::{ApiError, ApiResult};
 use super::lookup::IdPath;
-use super::paging::{Page, Query, next_query};
+use super::paging::{Page, next_query};
 use super::request::Caller;
 use super::views;
+use super::volume_filter::Wanted;
 
 /// `GET /volumes`.
 pub(crate) async fn list(State(door): State<Arc<FrontDoor>>, caller: Caller) -> ApiResult<Json<Value>> {
@@ -35,9 +36,8 @@ pub(crate) async fn list_detailed(State(door): State<Arc<FrontDoor>>, caller: Ca
 /// `GET /volumes/summary` (since 3.12): how many, how large, and which metadata (since 3.36).
 pub(crate) async fn overview(State(door): State<Arc<FrontDoor>>, caller: Caller) -> ApiResult<Json<Value>> {
     caller.version.require(12)?;
-    let mut query = caller.query();
-    let filter = VolumeFilter { project_id: project(&caller, &mut query)?, ..VolumeFilter::default() };
-    let volumes = door.database.volumes(&filter).await?;
+    let wanted = Wanted::read(&caller, caller.query())?;
+    let volumes = wanted.select(door.database.volumes(&wanted.unpaged()).await?);
     let size: u64 = volumes.iter().map(|volume| volume.size).sum();
     let mut summary = json!({"total_count": volumes.len(), "total_size": size});
     if caller.version.has(36) {
@@ -127,22 +127,20 @@ impl FrontDoor {
         let mut query = caller.query();
         let page = query.take_page(self.page_limit)?;
         let with_count = caller.version.has(45) && query.take_flag("with_count")?;
-        let filter = volume_filter(caller, query)?;
+        let wanted = Wanted::read(caller, query)?;
         let count = match with_count {
-            true => Some(self.database.volumes(&filter).await?.len()),
+            true => Some(wanted.select(self.database.volumes(&wanted.unpaged()).await?).len()),
             false => None,
         };
-        let volumes = match page.limit {
+        let mut volumes = match page.limit {
             0 => Vec::new(),
-            _ => self.database.volumes(&paged(filter, &page)?).await?,
+            _ => wanted.cut(self.database.volumes(&wanted.paged(&page)?).await?, &page)?,
         };
+        // Lists come without their types: one query for all of them.
+        let types = self.database.volume_types().await?;
+        for volume in &mut volumes {
+            volume.volume_type = types.iter().find(|one| Some(&one.id) == volume.volume_type_id.as_ref()).cloned();
+        }
         Ok(Found { volumes, page, count })
     }
-}
-
-/// The caller's project, or all of them.
-pub(crate) fn project(caller: &Caller, query: &mut Query) -> ApiResult<Option<String>> {
-    let all = query.take_flag("all_tenants")?;
-    let named = query.take("project_id").or_else(|| query.take("tenant_id"));
-    Ok(if all { named } else { Some(caller.project.clone()) })
 }

@@ -18,7 +18,7 @@ options! {
         /// The name that volume types ask for.
         volume_backend_name: Option<String> = STR;
         /// Stands for `[DEFAULT] host` in the name of this back end's service. Only the back end's own section counts.
-        backend_host: Option<String> = STR;
+        backend_host: Option<String> = STR.own_section_only();
         /// The availability zone of this back end. Unset: `[DEFAULT] storage_availability_zone`.
         backend_availability_zone: Option<String> = STR;
         /// Per cent of the capacity that are kept free.
@@ -168,11 +168,11 @@ impl Backend {
         // The few that fall back to `[DEFAULT]` (`BaseVD.get_filter_function`, `get_goodness_function`, `set_throttle`).
         let non_empty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         options.filter_function = non_empty(&options.filter_function).or_else(|| non_empty(&default.filter_function));
-        options.goodness_function = non_empty(&options.goodness_function).or_else(|| non_empty(&default.goodness_function));
+        options.goodness_function =
+            non_empty(&options.goodness_function).or_else(|| non_empty(&default.goodness_function));
         if options.volume_copy_bps_limit == 0 {
             options.volume_copy_bps_limit = default.volume_copy_bps_limit;
         }
-        options.backend_host = resolver.own_text("backend_host", name)?;
         let host = non_empty(&options.backend_host).unwrap_or_else(|| default.host.clone());
         Ok(Self { name: name.to_owned(), host, driver: options.volume_driver, options })
     }

@@ -37,7 +37,8 @@ pub struct Notifications {
 impl Notifications {
     pub(crate) fn read(resolver: &Resolver) -> Result<Self, Error> {
         let options = NotificationOptions::read(&Reader::new(resolver, None))?;
-        let url = options.transport_url.map(|url| TransportUrl::of_option("oslo_messaging_notifications", &url, resolver));
+        let url =
+            options.transport_url.map(|url| TransportUrl::of_option("oslo_messaging_notifications", &url, resolver));
         Ok(Self {
             drivers: options.driver,
             transport_url: url.transpose()?,

@@ -86,7 +86,6 @@ options! {
     }
 }
 
-
 fn program() -> String {
     let path = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     path.file_name().map_or_else(|| "scoria-volume".to_owned(), |name| name.to_string_lossy().into_owned())

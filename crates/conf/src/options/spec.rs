@@ -35,6 +35,8 @@ pub struct OptionSpec {
     pub secret: bool,
     /// Whether a reload changes it.
     pub mutable: bool,
+    /// Of a back end's option: whether only the back end's own section counts, not `[backend_defaults]`.
+    pub own_section_only: bool,
     /// Earlier names, as group and name; an empty group is the option's own.
     pub deprecated: &'static [(&'static str, &'static str)],
     /// The release that has it.
@@ -52,6 +54,7 @@ impl OptionSpec {
             help: "",
             secret: false,
             mutable: false,
+            own_section_only: false,
             deprecated: &[],
             since: "Cinder 29.0.0",
         }
@@ -74,6 +77,11 @@ impl OptionSpec {
 
     pub(super) const fn mutable(mut self) -> Self {
         self.mutable = true;
+        self
+    }
+
+    pub(super) const fn own_section_only(mut self) -> Self {
+        self.own_section_only = true;
         self
     }
 
@@ -130,6 +138,10 @@ pub trait OptionGroup: Sized {
     /// [`Error::Value`] for the first one that is wrong.
     #[doc(hidden)]
     fn read(reader: &Reader<'_>) -> Result<Self, Error>;
+
+    /// Everything that keeps [`OptionGroup::read`] from working.
+    #[doc(hidden)]
+    fn problems(reader: &Reader<'_>) -> Vec<Error>;
 }
 
 /// Declares a group of options: each field is an option of the same name, its doc comment is the option's help.
@@ -164,10 +176,15 @@ macro_rules! options {
             }
 
             fn read(reader: &$crate::resolve::Reader<'_>) -> Result<Self, $crate::Error> {
-                let specs = <Self as $crate::options::OptionGroup>::specs();
-                let mut specs = specs.iter();
+                let mut specs = <Self as $crate::options::OptionGroup>::specs().iter();
                 // Fields are read in the order of their declaration, which is that of the specs.
                 Ok(Self { $( $field: reader.read(specs.next().expect("one spec for each field"))?, )* })
+            }
+
+            fn problems(reader: &$crate::resolve::Reader<'_>) -> Vec<$crate::Error> {
+                let mut specs = <Self as $crate::options::OptionGroup>::specs().iter();
+                let read = [$( reader.read::<$type>(specs.next().expect("one spec for each field")).err(), )*];
+                read.into_iter().flatten().collect()
             }
         }
     };

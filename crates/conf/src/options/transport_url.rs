@@ -61,7 +61,9 @@ impl TransportUrl {
         };
         let rest = rest.strip_prefix("//").ok_or_else(|| format!("has no '//' after its scheme; write {FORM}"))?;
         if rest.contains('#') {
-            return Err("contains a '#'; write it as %23 (and '/' as %2F, '?' as %3F) in names and passwords".to_owned());
+            return Err(
+                "contains a '#'; write it as %23 (and '/' as %2F, '?' as %3F) in names and passwords".to_owned()
+            );
         }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -77,38 +79,23 @@ impl TransportUrl {
         Ok(Self { transport, hosts, virtual_host, query: parse_query(query)? })
     }
 
-    /// Takes an option's value apart.
+    /// Takes the value of a group's `transport_url` apart.
     pub(crate) fn of_option(group: &str, url: &SecretString, resolver: &Resolver) -> Result<Self, Error> {
-        Self::parse(url.expose_secret()).map_err(|problem| Error::Value {
-            origin: origin(group, resolver),
-            group: group.to_owned(),
-            option: "transport_url".to_owned(),
-            value: "***".to_owned(),
-            problem,
-        })
+        Self::parse(url.expose_secret()).map_err(|problem| resolver.complaint(group, "transport_url", problem))
     }
 
     /// The query's options as those of `[oslo_messaging_rabbit]`.
     pub(crate) fn overrides(&self, resolver: &Resolver) -> Result<BTreeMap<String, Located>, Error> {
-        let origin = origin("DEFAULT", resolver);
-        for name in self.query.keys() {
-            if !RabbitOptions::specs().iter().any(|spec| spec.name == name) {
-                return Err(Error::Value {
-                    origin,
-                    group: "DEFAULT".to_owned(),
-                    option: "transport_url".to_owned(),
-                    value: "***".to_owned(),
-                    problem: format!("its query sets '{name}', which is no option of [oslo_messaging_rabbit]"),
-                });
-            }
+        if let Some(name) = self.query.keys().find(|name| !RabbitOptions::specs().iter().any(|spec| spec.name == *name))
+        {
+            let problem = format!("its query sets '{name}', which is no option of [oslo_messaging_rabbit]");
+            return Err(resolver.complaint("DEFAULT", "transport_url", problem));
         }
+        let spec = super::find("DEFAULT", "transport_url");
+        let resolved = spec.and_then(|spec| resolver.get(spec, "DEFAULT").ok());
+        let origin = resolved.map_or(Origin::Default, |resolved| resolved.origin);
         Ok(self.query.iter().map(|(name, text)| (name.clone(), (text.clone(), origin.clone()))).collect())
     }
-}
-
-fn origin(group: &str, resolver: &Resolver) -> Origin {
-    let spec = super::find(group, "transport_url");
-    spec.and_then(|spec| resolver.get(spec, group).ok()).map_or(Origin::Default, |resolved| resolved.origin)
 }
 
 fn decoded(text: &str) -> Result<String, String> {
@@ -149,7 +136,8 @@ fn host(text: &str) -> Result<TransportHost, String> {
 /// `a=1&b=2`. Options without a value are dropped, as Python's `parse_qs` does.
 fn parse_query(query: &str) -> Result<BTreeMap<String, String>, String> {
     let mut options: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(_, value)| !value.is_empty()) {
+    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(_, value)| !value.is_empty())
+    {
         let value = decoded(&value.replace('+', " "))?;
         let joined = options.entry(decoded(&name.replace('+', " "))?).or_default();
         if !joined.is_empty() {
@@ -201,7 +189,14 @@ mod tests {
 
     #[test]
     fn a_wrong_url_is_explained_without_its_password() {
-        for url in ["h", "kafka://u:secret@h", "rabbit:u:secret@h", "rabbit://u:secret@h:x", "rabbit://u:sec#ret@h", "rabbit://u:secret@[::1"] {
+        for url in [
+            "h",
+            "kafka://u:secret@h",
+            "rabbit:u:secret@h",
+            "rabbit://u:secret@h:x",
+            "rabbit://u:sec#ret@h",
+            "rabbit://u:secret@[::1",
+        ] {
             let problem = TransportUrl::parse(url).unwrap_err();
             assert!(!problem.contains("secret"), "{url}: {problem}");
         }

@@ -95,10 +95,19 @@ impl FileProvider {
     /// # Errors
     /// [`Error::Unavailable`] when the directory cannot be made, read or locked in, or does not answer.
     pub async fn in_directory(directory: &Path, options: &Options) -> Result<Self, Error> {
+        Self::build(directory, options, true).await
+    }
+
+    /// `at_once`: jobs on a local file system may run where they are asked for.
+    async fn build(directory: &Path, options: &Options, at_once: bool) -> Result<Self, Error> {
         let directory: PathBuf = directory.components().collect();
         let table = Table::new(directory.clone(), options.instance.clone(), options.exclusive_directory);
         let worker = Worker::start(directory.clone(), table)?;
-        let scope = worker.run(Table::prepare).await??;
+        let file_system = worker.run_aside(Table::prepare).await??;
+        if file_system.local && at_once {
+            worker.set_local();
+        }
+        let scope = file_system.scope;
         let shared = Arc::new(Shared { worker, down: Mutex::default(), all: Mutex::default() });
         watch::start(&shared, scope, options.heartbeat)?;
         Ok(Self {
@@ -192,13 +201,13 @@ impl Provider for FileProvider {
     }
 
     async fn holders(&self) -> Result<Vec<Holder>, Error> {
-        self.shared.worker.run(|table| table.others()).await?
+        self.shared.worker.run_aside(|table| table.others()).await?
     }
 
     async fn close(&self) {
         self.closed.cancel();
         self.shared.lose_all();
-        if let Err(error) = self.shared.worker.run(Table::close).await {
+        if let Err(error) = self.shared.worker.run_aside(Table::close).await {
             tracing::warn!(%error, "the lock directory could not be left in order; the kernel frees the locks when we end");
         }
     }
@@ -274,4 +283,35 @@ impl HeldLock for FileLock {
         drop(turn);
         result
     }
+}
+
+/// The suite with every call on the directory's own thread, as on a network file system.
+#[cfg(all(test, feature = "conformance"))]
+mod tests {
+    use super::*;
+    use crate::conformance::Subject;
+
+    struct OnThread(tempfile::TempDir);
+
+    #[async_trait]
+    impl Subject for OnThread {
+        async fn instance(&self, name: &str) -> Arc<dyn Provider> {
+            let heartbeat = Duration::from_millis(50);
+            let options =
+                Options { instance: name.to_owned(), heartbeat, exclusive_directory: true, ..Options::default() };
+            Arc::new(FileProvider::build(self.0.path(), &options, false).await.unwrap())
+        }
+
+        async fn lose(&self, name: &str) {
+            std::fs::remove_file(self.0.path().join(format!("cinder-{name}"))).unwrap();
+        }
+
+        async fn leftovers(&self) -> Vec<String> {
+            let entries = std::fs::read_dir(self.0.path()).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name != ".scoria-holders").collect()
+        }
+    }
+
+    crate::conformance_suite!(OnThread(tempfile::tempdir().unwrap()));
 }

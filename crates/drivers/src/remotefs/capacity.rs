@@ -157,7 +157,8 @@ mod tests {
     fn defect_22_only_the_top_directory_is_counted() {
         let share = tempfile::tempdir().unwrap();
         std::fs::create_dir(share.path().join("deep")).unwrap();
-        for (name, length) in [("volume-a", 1000), ("snapshot-x", 500), ("deep/file", 70), ("volume-a.scoria-lock", 3)] {
+        for (name, length) in [("volume-a", 1000), ("snapshot-x", 500), ("deep/file", 70), ("volume-a.scoria-lock", 3)]
+        {
             std::fs::File::create(share.path().join(name)).unwrap().set_len(length).unwrap();
         }
         assert_eq!(count(share.path()).unwrap(), Some(1000));

@@ -46,28 +46,30 @@ impl Place<'_> {
     /// opened.
     pub(crate) async fn layer(&self, file: &str, volume: &Volume) -> Result<Option<Layer>, Error> {
         let is_base = file == self.name;
-        let raw = |length| Layer {
-            file: file.to_owned(),
-            format: Format::Raw,
-            virtual_size: length,
-            backing: None,
-            backing_format: None,
-        };
-        let Some(stat) = self.stat(file).await? else { return Ok(None) };
         if is_base && recorded_format(volume) == Some("raw") {
-            return Ok(Some(raw(stat.length)));
+            return self.raw_layer(file).await;
         }
         let Some(head) = self.read_head(file, HEAD).await? else { return Ok(None) };
         let found = inspect::inspect(&head);
         match found.format {
             Format::Qcow2 => self.qcow2_layer(file, found).map(Some),
             // Recorded as qcow2 but raw in truth: Python leaves this after an image was copied in.
-            Format::Raw if is_base => Ok(Some(raw(stat.length))),
+            Format::Raw if is_base => self.raw_layer(file).await,
             other => {
                 let reason = format!("{} is {other}, expected qcow2 or raw", self.path(file).display());
                 Err(Error::invalid_volume(reason))
             }
         }
+    }
+
+    async fn raw_layer(&self, file: &str) -> Result<Option<Layer>, Error> {
+        Ok(self.stat(file).await?.map(|stat| Layer {
+            file: file.to_owned(),
+            format: Format::Raw,
+            virtual_size: stat.length,
+            backing: None,
+            backing_format: None,
+        }))
     }
 
     fn qcow2_layer(&self, file: &str, found: Inspection) -> Result<Layer, Error> {
@@ -106,7 +108,14 @@ impl Place<'_> {
             if layers.len() >= LONGEST || layers.iter().any(|layer| layer.file == file) {
                 return Err(self.invalid_backing(from, &file));
             }
-            match self.layer(&file, volume).await? {
+            // What an overlay made by a driver says of the volume's own file stands above what that file says of itself.
+            let said_raw = layers.last().is_some_and(|above| above.backing_format.as_deref() == Some("raw"));
+            let layer = if said_raw && file == self.name {
+                self.raw_layer(&file).await?
+            } else {
+                self.layer(&file, volume).await?
+            };
+            match layer {
                 None => return Ok(Chain { layers, missing: Some(file) }),
                 Some(layer) => {
                     next = layer.backing.clone();

@@ -184,7 +184,8 @@ fn is_held_here(file: &File) -> io::Result<bool> {
     // `1: OFDLCK ADVISORY  WRITE -1 fd:00:12345 0 EOF`; waiters have `->` after the number. Devices are written in another
     // way on some file systems, so the inode alone decides: at worst we wait for nothing.
     let holds = |line: &str| {
-        !line.contains("->") && line.split_whitespace().any(|field| field.rsplit(':').next() == Some(&inode) && field.contains(':'))
+        !line.contains("->")
+            && line.split_whitespace().any(|field| field.rsplit(':').next() == Some(&inode) && field.contains(':'))
     };
     Ok(locks.lines().any(holds))
 }

@@ -1,24 +1,32 @@
 //! `qemu-img`, always told the formats: it never has to guess, so nobody can mislead it.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 use scoria_runtime::Command;
 
+use super::chain::Layer;
 use super::inspect::Format;
 use super::place::Place;
 use crate::Error;
 
 impl Place<'_> {
     /// Runs `qemu-img` on files of the share: as ourselves when we may read and write all of them.
-    async fn qemu_img(&self, args: Vec<OsString>, files: &[&str]) -> Result<(), Error> {
+    async fn qemu_img(&self, args: Vec<OsString>, writes: &[&str]) -> Result<(), Error> {
+        self.qemu_img_reading(args, Vec::new(), writes).await
+    }
+
+    async fn qemu_img_reading(&self, args: Vec<OsString>, reads: Vec<PathBuf>, writes: &[&str]) -> Result<(), Error> {
         let as_root = self.has_root() && {
             let root = self.share.root.clone();
-            let paths: Vec<_> = files.iter().map(|file| self.path(file)).collect();
+            let writes: Vec<_> = writes.iter().map(|file| self.path(file)).collect();
             let ours = move || {
-                let may = |path: &Path| access(path, AccessFlags::R_OK | AccessFlags::W_OK).is_ok();
-                Ok(may(&root) && paths.iter().all(|path| !path.exists() || may(path)))
+                let may = |path: &Path, flags| access(path, flags).is_ok();
+                let both = AccessFlags::R_OK | AccessFlags::W_OK;
+                Ok(may(&root, both)
+                    && writes.iter().all(|path| !path.exists() || may(path, both))
+                    && reads.iter().all(|path| may(path, AccessFlags::R_OK)))
             };
             !self.call(ours).await?.unwrap_or(false)
         };
@@ -61,16 +69,14 @@ impl Place<'_> {
         self.qemu_img(args, &[file]).await
     }
 
-    /// Copies what a chain holds into a file of its own. `source` is a place of the source volume, perhaps on another share.
-    pub(crate) async fn convert(
-        &self,
-        source: &Place<'_>,
-        from: (&str, Format),
-        to: (&str, Format),
-    ) -> Result<(), Error> {
-        let mut args = words(&["convert", "-q", "-f", from.1.as_str(), "-O", to.1.as_str()]);
-        args.extend([source.path(from.0).into(), self.path(to.0).into()]);
-        self.qemu_img(args, &[to.0]).await
+    /// Copies what a chain (from the top down) holds into a file of its own. `source` is the source volume's place, perhaps
+    /// on another share.
+    pub(crate) async fn convert(&self, source: &Place<'_>, from: &[Layer], to: (&str, Format)) -> Result<(), Error> {
+        let reads: Vec<_> = from.iter().map(|layer| source.path(&layer.file)).collect();
+        let (Some(top), Some(path)) = (from.first(), reads.first()) else { return Ok(()) };
+        let mut args = words(&["convert", "-q", "-f", top.format.as_str(), "-O", to.1.as_str()]);
+        args.extend([path.clone().into(), self.path(to.0).into()]);
+        self.qemu_img_reading(args, reads, &[to.0]).await
     }
 }
 

@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn half_a_file_and_strange_files_are_refused() {
-        for bad in ["", "{", "[]", "{\"active\": 1}", "{\"active\": \"../etc/passwd\"}", "{\"active\": \"volume-bb\"}"] {
+        for bad in ["", "{", "[]", "{\"active\": 1}", "{\"active\": \"../etc/passwd\"}", "{\"active\": \"volume-bb\"}"]
+        {
             assert!(Info::parse(bad.as_bytes(), VOLUME).is_err(), "{bad}");
         }
     }

@@ -135,7 +135,10 @@ mod tests {
     #[test]
     fn newest_version_first_unless_one_is_configured() {
         assert_eq!(texts(None), ["vers=4,minorversion=2", "vers=4,minorversion=1", ""]);
-        assert_eq!(texts(Some("soft, ro")), ["soft,ro,vers=4,minorversion=2", "soft,ro,vers=4,minorversion=1", "soft, ro"]);
+        assert_eq!(
+            texts(Some("soft, ro")),
+            ["soft,ro,vers=4,minorversion=2", "soft,ro,vers=4,minorversion=1", "soft, ro"]
+        );
         for options in ["nfsvers=3", "vers=4.0", "soft,v3"] {
             assert_eq!(texts(Some(options)), [options]);
         }
@@ -154,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn a_mount_that_fails_names_the_share_and_the_reason() {
         let base = tempfile::tempdir().unwrap();
-        let mounter = Mounter { options: Some("vers=3".into()), attempts: 2 };
+        let mounter = Mounter { options: Some("vers=4.2,retry=0".into()), attempts: 1 };
         let share = Entry { address: "127.0.0.1:/nothing/here".into(), flags: None };
         let executor = Executor::new(None, Duration::from_secs(20));
         let error = mounter.ensure(&executor, &share, &base.path().join("point"), true).await.unwrap_err();

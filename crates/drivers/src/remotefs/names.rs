@@ -83,8 +83,18 @@ mod tests {
         assert_eq!(own("/mnt/0a1b/volume-a.b.tmp-snap-0f"), Some("volume-a.b.tmp-snap-0f"));
         assert_eq!(own("/mnt/ffff/volume-a.b"), Some("volume-a.b"));
         for stranger in [
-            "/etc/passwd", "../volume-a.b", "volume-aXb", "volume-a.bc", "volume-a.b.", "volume-a.b.scoria-tmp",
-            "/mnt/0a1b/../volume-a.b", "/mnt/zz/volume-a.b", "json:{}", "nbd://x/volume-a.b", "volume-a.b.info", "",
+            "/etc/passwd",
+            "../volume-a.b",
+            "volume-aXb",
+            "volume-a.bc",
+            "volume-a.b.",
+            "volume-a.b.scoria-tmp",
+            "/mnt/0a1b/../volume-a.b",
+            "/mnt/zz/volume-a.b",
+            "json:{}",
+            "nbd://x/volume-a.b",
+            "volume-a.b.info",
+            "",
         ] {
             assert_eq!(own(stranger), None, "{stranger}");
         }

@@ -130,7 +130,8 @@ impl<'a> Place<'a> {
             return Ok(head);
         }
         let input = prefixed("if=", &self.path(name));
-        let args = vec![input, "bs=65536".into(), format!("count={}", limit.div_ceil(65536)).into(), "status=none".into()];
+        let args =
+            vec![input, "bs=65536".into(), format!("count={}", limit.div_ceil(65536)).into(), "status=none".into()];
         Ok(Some(self.as_root("dd", args).await?.stdout))
     }
 
@@ -188,7 +189,8 @@ impl<'a> Place<'a> {
         if self.as_ourselves("finish", aside, move |path| disk::finish(path, access)).await?.is_none() {
             let path = self.path(aside);
             self.as_root("chmod", vec![access.chmod().into(), path.clone().into()]).await?;
-            let sync = vec!["if=/dev/null".into(), prefixed("of=", &path), "conv=notrunc,fsync".into(), "status=none".into()];
+            let sync =
+                vec!["if=/dev/null".into(), prefixed("of=", &path), "conv=notrunc,fsync".into(), "status=none".into()];
             self.as_root("dd", sync).await?;
         }
         let to = self.path(name);

@@ -8,8 +8,7 @@ use super::disk::Access;
 use crate::Error;
 
 const INDICATOR: &str = ".cinderSecureEnvIndicator";
-const INDICATOR_TEXT: &str =
-    "Detector file for Cinder secure environment usage.\nDo not delete this file.\n";
+const INDICATOR_TEXT: &str = "Detector file for Cinder secure environment usage.\nDo not delete this file.\n";
 
 /// The settings in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

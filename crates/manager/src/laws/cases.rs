@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use scoria_model::{Snapshot, SnapshotStatus, Volume, VolumeStatus};
+use scoria_model::{Snapshot, SnapshotStatus, Volume, VolumeStatus, object};
 use scoria_rpc::Request;
 use serde_json::json;
 
@@ -11,8 +11,13 @@ use super::world::{World, create_request, request};
 use super::{Case, judge};
 
 /// What `arrange` made, for the checks.
-#[derive(Default)]
 struct Made<T>(Mutex<Option<T>>);
+
+impl<T> Default for Made<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
 
 impl<T: Clone> Made<T> {
     fn set(&self, value: T) {
@@ -92,7 +97,7 @@ impl Case for DeleteVolume {
         }
         world.set_status(&volume.id, VolumeStatus::Deleting).await;
         self.made.set(volume.clone());
-        request("delete_volume", json!({"volume": volume.to_object(), "cascade": self.cascade}))
+        request("delete_volume", json!({"volume": object::encode_volume(&volume), "cascade": self.cascade}))
     }
 
     async fn worked(&self, world: &World) {
@@ -114,7 +119,7 @@ impl Case for CreateSnapshot {
         let volume = world.volume(1).await;
         let snapshot = world.snapshot_row(&volume).await;
         self.0.set(snapshot.clone());
-        request("create_snapshot", json!({"snapshot": snapshot.to_object()}))
+        request("create_snapshot", json!({"snapshot": object::encode_snapshot(&snapshot)}))
     }
 
     async fn worked(&self, world: &World) {
@@ -144,7 +149,7 @@ impl Case for DeleteSnapshot {
         let snapshot = world.snapshot(&world.volume(1).await).await;
         world.set_snapshot_status(&snapshot.id, SnapshotStatus::Deleting).await;
         self.0.set(snapshot.clone());
-        request("delete_snapshot", json!({"snapshot": snapshot.to_object()}))
+        request("delete_snapshot", json!({"snapshot": object::encode_snapshot(&snapshot)}))
     }
 
     async fn worked(&self, world: &World) {
@@ -170,7 +175,7 @@ impl Case for ExtendVolume {
         let volume = world.volume(1).await;
         world.set_status(&volume.id, VolumeStatus::Extending).await;
         self.0.set(volume.clone());
-        let args = json!({"volume": volume.to_object(), "new_size": 3, "reservations": []});
+        let args = json!({"volume": object::encode_volume(&volume), "new_size": 3, "reservations": []});
         request("extend_volume", args)
     }
 

@@ -67,7 +67,7 @@ pub(crate) async fn judge(case: &dyn Case) {
             let (world, request) = arranged(case, trial).await;
             let failure = world.run(&request).await.expect_err("it is interrupted");
             assert!(matches!(failure, Failure::Interrupted(_)), "{trial:?}: {failure}");
-            world.locks_come_back();
+            world.no_lock_is_held().await;
             world.manager.script.set(Trial::Plain);
             match world.run(&request).await {
                 Ok(_) | Err(Failure::Interrupted(Interruption::Superseded(_))) => {}

@@ -26,7 +26,7 @@ pub(crate) enum Trial {
 struct State {
     trial: Trial,
     steps: usize,
-    lose_locks: Arc<dyn Fn() + Send + Sync>,
+    lose_lock: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 /// Shared between a test and the manager it tests.
@@ -41,7 +41,7 @@ impl std::fmt::Debug for Script {
 
 impl Default for Script {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(State { trial: Trial::Plain, steps: 0, lose_locks: Arc::new(|| {}) })))
+        Self(Arc::new(Mutex::new(State { trial: Trial::Plain, steps: 0, lose_lock: Arc::new(|_| {}) })))
     }
 }
 
@@ -55,8 +55,8 @@ impl Script {
         (state.trial, state.steps) = (trial, 0);
     }
 
-    pub(crate) fn on_lock_loss(&self, lose: impl Fn() + Send + Sync + 'static) {
-        self.state().lose_locks = Arc::new(lose);
+    pub(crate) fn on_lock_loss(&self, lose: impl Fn(&str) + Send + Sync + 'static) {
+        self.state().lose_lock = Arc::new(lose);
     }
 
     /// How many steps have run since the trial was set.
@@ -87,8 +87,8 @@ pub(crate) async fn run_one<O: Send>(operation: &mut O, step: &dyn Step<O>, held
             Err(Interruption::Unavailable(format!("scripted loss of the answer at {}", step.name())).into())
         }
         (Trial::LockLostAt(at), number) if at == number => {
-            let lose = held.script.state().lose_locks.clone();
-            lose();
+            let lose = held.script.state().lose_lock.clone();
+            held.names().for_each(|name| lose(name));
             held.check(step.name())?;
             panic!("step '{}' would have run without its lock", step.name());
         }

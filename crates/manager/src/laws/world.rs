@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use scoria_coordination::Coordinator;
-use scoria_coordination::providers::memory::MemoryProvider;
+use scoria_coordination::providers::MemoryProvider;
 use scoria_db::Database;
 use scoria_drivers::{LocalDriver, LocalOptions};
-use scoria_model::{RequestContext, Snapshot, SnapshotId, SnapshotStatus, Volume, VolumeId, VolumeStatus};
+use scoria_model::{RequestContext, Snapshot, SnapshotId, SnapshotStatus, Volume, VolumeId, VolumeStatus, object};
 use scoria_rpc::Request;
 use scoria_rpc::providers::memory::MemoryBroker;
 use scoria_runtime::{Deadline, Executor, Tasks};
@@ -39,7 +39,7 @@ pub(crate) struct World {
     pub(crate) manager: Arc<VolumeManager>,
     pub(crate) db: Database,
     pub(crate) broker: MemoryBroker,
-    locks: MemoryProvider,
+    locks: Coordinator,
     dir: TempDir,
 }
 
@@ -51,13 +51,15 @@ impl World {
         db.sync().await.unwrap();
         let share = dir.path().join("share");
         std::fs::create_dir(&share).unwrap();
-        let driver = LocalDriver::new(LocalOptions::new(&share), Executor::default());
-        let locks = MemoryProvider::new();
+        let executor = Executor::new(None, std::time::Duration::from_secs(60));
+        let driver = LocalDriver::new(LocalOptions::new(&share), executor).unwrap();
+        let provider = Arc::new(MemoryProvider::new());
+        let locks = Coordinator::new(provider.clone());
         let broker = MemoryBroker::recording();
         let manager = VolumeManager::new(Parts {
             options: Options::new("node", "local"),
             db: db.clone(),
-            locks: Coordinator::new(Arc::new(locks.clone())),
+            locks: locks.clone(),
             driver: Arc::new(driver),
             transport: broker.transport(),
             log: Arc::new(NoLog),
@@ -65,18 +67,16 @@ impl World {
         });
         manager.start().await.unwrap();
         assert!(manager.is_driver_ready());
-        let provider = locks.clone();
-        manager.script.on_lock_loss(move || {
-            for holder in provider.held_names() {
-                provider.lose(&holder);
-            }
+        manager.script.on_lock_loss(move |name| {
+            assert!(provider.lose(name), "{name} was held");
         });
         Self { manager, db, broker, locks, dir }
     }
 
-    /// A service that was restarted has fresh locks; the memory provider forgets what was lost by itself.
-    pub(crate) fn locks_come_back(&self) {
-        assert!(self.locks.held_names().is_empty(), "an interrupted operation gives back what it still has");
+    /// An interrupted operation keeps no lock.
+    pub(crate) async fn no_lock_is_held(&self) {
+        let holders = self.locks.holders().await.unwrap();
+        assert!(holders.is_empty(), "locks left: {holders:?}");
     }
 
     pub(crate) async fn run(&self, request: &Request) -> Result<Value, Failure> {
@@ -86,6 +86,7 @@ impl World {
         let job = Job {
             context: request.context.clone(),
             operation: method.name,
+            resource: key,
             deadline: Deadline::NEVER,
             entry: Arc::new(entry),
         };
@@ -106,7 +107,7 @@ impl World {
         volume.user_id = Some("admin".to_owned());
         volume.project_id = Some(PROJECT.to_owned());
         volume.host = Some("node@local#local".to_owned());
-        volume.volume_type_id = Some(self.db.default_volume_type().await.unwrap().id);
+        volume.volume_type_id = Some(self.db.default_volume_type().await.unwrap().unwrap().id);
         change(&mut volume);
         self.db.volume_create(&volume).await.unwrap()
     }
@@ -121,7 +122,7 @@ impl World {
     /// A snapshot that is there.
     pub(crate) async fn snapshot(&self, volume: &Volume) -> Snapshot {
         let snapshot = self.snapshot_row(volume).await;
-        self.run(&request("create_snapshot", json!({"snapshot": snapshot.to_object()}))).await.unwrap();
+        self.run(&request("create_snapshot", json!({"snapshot": object::encode_snapshot(&snapshot)}))).await.unwrap();
         self.db.snapshot_get(&snapshot.id).await.unwrap().unwrap()
     }
 
@@ -170,7 +171,7 @@ impl World {
     pub(crate) async fn nothing_left_over(&self) {
         let workers = self.db.workers_stale(&scoria_db::WorkerFilter::default()).await.unwrap();
         assert!(workers.is_empty(), "workers rows left: {workers:?}");
-        assert!(self.locks.held_names().is_empty(), "locks left");
+        self.no_lock_is_held().await;
         assert!(self.manager.running().list().is_empty());
         for file in self.files() {
             assert!(!file.contains("tmp"), "temporary file left: {file}");
@@ -201,7 +202,7 @@ pub(crate) fn request(method: &str, args: Value) -> Request {
 
 pub(crate) fn create_request(volume: &Volume, more: Value) -> Request {
     let mut args = Map::new();
-    args.insert("volume".to_owned(), volume.to_object());
+    args.insert("volume".to_owned(), object::encode_volume(volume));
     args.insert("request_spec".to_owned(), Value::Null);
     args.insert("filter_properties".to_owned(), Value::Null);
     if let Value::Object(more) = more {

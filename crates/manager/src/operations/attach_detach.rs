@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use scoria_db::{Expect, VolumeChange};
+use scoria_db::{Attached, AttachmentFilter, Expect, VolumeChange};
 use scoria_model::{
     AttachStatus, Attachment, AttachmentId, Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Volume,
-    VolumeId, VolumeStatus,
+    VolumeId, VolumeStatus, object,
 };
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ pub(super) async fn attach(manager: &Arc<VolumeManager>, job: &Job, mut args: Ar
     let held = manager.hold(job, request.exclusive(locks::attach_volume(&id))).await?;
     let outcome = attach_locked(manager, job, &id, &asked).await;
     held.release().await;
-    Ok(outcome?.to_object())
+    Ok(object::encode_attachment(&outcome?))
 }
 
 async fn attach_locked(manager: &VolumeManager, job: &Job, id: &VolumeId, asked: &Attach) -> Result<Attachment, Failure> {
@@ -46,7 +46,7 @@ async fn attach_locked(manager: &VolumeManager, job: &Job, id: &VolumeId, asked:
     if volume.status == VolumeStatus::Attaching && attached_mode.is_some_and(|mode| *mode != asked.mode) {
         return Err(Fault::invalid_volume("being attached by different mode").into());
     }
-    let live = manager.db.attachments_of_volume(id).await?;
+    let live = live_attachments(manager, id).await?;
     let same = |attachment: &&Attachment| match &asked.instance_uuid {
         Some(instance) => attachment.instance_uuid.as_ref() == Some(instance),
         None => asked.host_name.is_some() && attachment.attached_host == asked.host_name,
@@ -74,10 +74,16 @@ async fn attach_locked(manager: &VolumeManager, job: &Job, id: &VolumeId, asked:
         }
         return Err(fault.into());
     }
-    let (instance, host) = (asked.instance_uuid.as_deref(), asked.host_name.as_deref());
-    manager.db.volume_attached(&attachment.id, instance, host, &asked.mountpoint, &asked.mode, true).await?;
+    let attached = Attached {
+        instance_uuid: asked.instance_uuid.as_deref(),
+        host: asked.host_name.as_deref(),
+        mountpoint: Some(&asked.mountpoint),
+        mode: &asked.mode,
+        mark_attached: true,
+    };
+    manager.db.volume_attached(&attachment.id, &attached).await?;
     let mode: Metadata = [("attached_mode".to_owned(), asked.mode.clone())].into();
-    manager.db.volume_admin_metadata_update(id, &mode).await?;
+    manager.db.volume_admin_metadata_update(id, &mode, false).await?;
     let volume = manager.db.volume_get(id).await?.ok_or_else(|| Fault::volume_not_found(id))?;
     manager.notify_attachment(&job.context, &volume, "attach.end").await;
     super::attachments::attachment(manager, &attachment.id).await
@@ -90,7 +96,7 @@ async fn begin(manager: &VolumeManager, volume: &Volume, mode: &str) -> Result<A
     attachment.attach_mode = Some(mode.to_owned());
     let made = manager.db.attachment_create(&attachment).await?;
     let mode: Metadata = [("attached_mode".to_owned(), mode.to_owned())].into();
-    manager.db.volume_admin_metadata_update(&volume.id, &mode).await?;
+    manager.db.volume_admin_metadata_update(&volume.id, &mode, false).await?;
     Ok(made)
 }
 
@@ -128,14 +134,14 @@ async fn detach_locked(
     attachment_id: Option<&str>,
 ) -> Result<(), Failure> {
     let volume = manager.db.volume_get(id).await?.ok_or_else(|| Fault::volume_not_found(id))?;
-    let mut live = manager.db.attachments_of_volume(id).await?;
+    let mut live = live_attachments(manager, id).await?;
     if let Some(wanted) = attachment_id {
         live.retain(|attachment| attachment.id.as_str() == wanted);
     }
     let attachment = match live.as_slice() {
         [one] => one,
         // Nothing to detach: the volume must not be left in `detaching`.
-        [] => return Ok(manager.db.volume_detached(id, None).await?),
+        [] => return finish(manager, id, &AttachmentId::random()).await,
         _ => {
             let reason = "More than one attachment exists for this volume, specify the attachment to be detached.";
             return Err(Fault::invalid_volume(reason).into());
@@ -152,12 +158,22 @@ async fn detach_locked(
         let fault = Fault::new(FaultClass::RemoveExportException, message);
         return Err(fault.with("volume", id.to_string()).with("reason", error.to_string()).into());
     }
-    manager.db.volume_detached(id, Some(&attachment.id)).await?;
-    manager.db.volume_admin_metadata_delete(id, &["attached_mode"]).await?;
+    finish(manager, id, &attachment.id).await?;
     if let Some(volume) = manager.db.volume_get(id).await? {
         manager.notify_attachment(&job.context, &volume, "detach.end").await;
     }
     Ok(())
+}
+
+/// Takes the attachment away, if it is there, and gives the volume the state that follows from the others.
+async fn finish(manager: &VolumeManager, id: &VolumeId, attachment: &AttachmentId) -> Result<(), Failure> {
+    manager.db.finish_detach(id, attachment).await?;
+    Ok(())
+}
+
+async fn live_attachments(manager: &VolumeManager, id: &VolumeId) -> Result<Vec<Attachment>, Failure> {
+    let filter = AttachmentFilter { volume_id: Some(id.clone()), ..AttachmentFilter::default() };
+    Ok(manager.db.attachments(&filter).await?)
 }
 
 /// Host names as Cinder stores them (`cinder/volume/volume_utils.py: sanitize_hostname`).

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use scoria_db::AttachmentChange;
+use scoria_db::{Attached, AttachmentChange};
 use scoria_model::{AttachStatus, Attachment, AttachmentId, Fault, MessageAction, MessageDetail, ResourceType, Volume};
 use serde_json::{Value, json};
 
@@ -43,14 +43,20 @@ pub(super) async fn update(manager: &Arc<VolumeManager>, job: &Job, mut args: Ar
         held.check("write attachment")?;
         let change = AttachmentChange {
             attach_status: Some(AttachStatus::Attaching),
-            connector: Some(Some(connector.clone())),
+            connector: Some(Some(connector.clone().into())),
             ..AttachmentChange::default()
         };
         manager.db.attachment_update(&id, &change).await?;
         let text = |key: &str, otherwise: &str| connector.get(key).and_then(Value::as_str).unwrap_or(otherwise).to_owned();
         let (host, mountpoint) = (text("host", ""), text("mountpoint", "na"));
-        let instance = attachment.instance_uuid.as_deref();
-        manager.db.volume_attached(&id, instance, Some(&host), &mountpoint, &mode, false).await?;
+        let attached = Attached {
+            instance_uuid: attachment.instance_uuid.as_deref(),
+            host: Some(&host),
+            mountpoint: Some(&mountpoint),
+            mode: &mode,
+            mark_attached: false,
+        };
+        manager.db.volume_attached(&id, &attached).await?;
         Ok::<_, Failure>(info)
     }
     .await;

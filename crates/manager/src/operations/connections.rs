@@ -40,7 +40,11 @@ pub(super) async fn initialize(manager: &Arc<VolumeManager>, job: &Job, mut args
 
 pub(super) async fn terminate(manager: &Arc<VolumeManager>, job: &Job, mut args: Args) -> Result<Value, Failure> {
     let id = args.volume_id("volume_id")?;
-    let connector = args.connector("connector")?;
+    // A server that is gone can no longer say what its connector was.
+    let connector = match args.optional("connector") {
+        Some(Value::Object(connector)) => connector,
+        _ => Connector::new(),
+    };
     let force = args.flag("force", false)?;
     args.done()?;
     let _ = job;

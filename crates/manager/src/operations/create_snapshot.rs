@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use scoria_db::{Expect, SnapshotChange, Expect, VolumeChange, WorkerClaim};
+use scoria_db::{Expect, SnapshotChange, VolumeChange, WorkerClaim};
 use scoria_model::{
     Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Snapshot, SnapshotId, SnapshotStatus, Volume,
     VolumeId,
@@ -165,14 +165,14 @@ impl<'a> Step<Create<'a>> for CopyImageProperties {
 
     async fn run(&self, create: &mut Create<'a>, _held: &Held) -> Result<(), Failure> {
         if create.volume.bootable && !create.volume.glance_metadata.is_empty() {
-            create.manager.db.snapshot_glance_metadata_set(&create.snapshot.id, &create.volume.glance_metadata).await?;
+            create.manager.db.glance_metadata_copy_to_snapshot(&create.snapshot.id, &create.volume.id).await?;
         }
         Ok(())
     }
 
     async fn undo(&self, create: &mut Create<'a>, _held: &Held) -> Result<(), Failure> {
         if create.volume.bootable {
-            create.manager.db.snapshot_glance_metadata_delete(&create.snapshot.id).await?;
+            create.manager.db.volume_glance_metadata_delete_by_snapshot(&create.snapshot.id).await?;
         }
         Ok(())
     }
@@ -188,6 +188,9 @@ impl<'a> Step<Create<'a>> for Finish {
     }
 
     async fn run(&self, create: &mut Create<'a>, _held: &Held) -> Result<(), Failure> {
+        if create.snapshot.status == SnapshotStatus::Available {
+            return Ok(());
+        }
         let change = SnapshotChange {
             status: Some(SnapshotStatus::Available),
             progress: Some(Some("100%".to_owned())),

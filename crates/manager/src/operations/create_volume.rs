@@ -66,7 +66,6 @@ struct Create<'a> {
     claim: WorkerClaim,
     source: Source,
     facts: VolumeFacts,
-    glance_metadata: Metadata,
 }
 
 pub(super) async fn run(manager: &Arc<VolumeManager>, job: &Job, mut args: Args) -> Result<Value, Failure> {
@@ -172,7 +171,6 @@ async fn create_locked(
         claim,
         source: Source::Blank,
         facts: VolumeFacts::default(),
-        glance_metadata: Metadata::new(),
     };
     let outcome = match create.prepare(&source).await {
         Ok(()) => {
@@ -343,15 +341,15 @@ impl<'a> Step<Create<'a>> for CopyImageProperties {
 
     async fn run(&self, create: &mut Create<'a>, _held: &Held) -> Result<(), Failure> {
         let Some(properties) = create.source_image().await? else { return Ok(()) };
-        create.manager.db.volume_glance_metadata_set(&create.volume.id, &properties).await?;
-        create.glance_metadata = properties;
+        create.manager.db.volume_glance_metadata_create(&create.volume.id, &properties).await?;
+        create.volume.glance_metadata = properties;
         create.volume.bootable = true;
         Ok(())
     }
 
     async fn undo(&self, create: &mut Create<'a>, _held: &Held) -> Result<(), Failure> {
         if create.volume.bootable {
-            create.manager.db.volume_glance_metadata_delete(&create.volume.id).await?;
+            create.manager.db.volume_glance_metadata_delete_by_volume(&create.volume.id).await?;
         }
         Ok(())
     }
@@ -367,6 +365,9 @@ impl<'a> Step<Create<'a>> for Finish {
     }
 
     async fn run(&self, create: &mut Create<'a>, _held: &Held) -> Result<(), Failure> {
+        if create.volume.status == VolumeStatus::Available {
+            return Ok(());
+        }
         let now = Timestamp::now();
         let change = VolumeChange {
             status: Some(VolumeStatus::Available),

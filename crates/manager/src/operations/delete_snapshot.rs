@@ -94,9 +94,7 @@ pub(super) async fn delete_locked(
         Delete { manager, loaded, volume, claim, unmanage, volume_admin_metadata: Metadata::new() };
     match steps::run(&mut delete, &[&RemoveSnapshot, &RecordFormat, &Destroy], held).await {
         Ok(()) => {
-            let mut snapshot = delete.loaded.snapshot.clone();
-            (snapshot.status, snapshot.deleted) = (SnapshotStatus::Deleted, true);
-            manager.notify_snapshot(&job.context, &snapshot, &delete.volume, "delete.end").await;
+            manager.notify_snapshot(&job.context, delete.snapshot(), &delete.volume, "delete.end").await;
             Ok(Value::Null)
         }
         Err(Failure::Fault(fault)) => delete.failed(job, fault, held).await,
@@ -129,8 +127,8 @@ impl Delete<'_> {
         let snapshot = self.snapshot();
         let project = snapshot.project_id.clone().filter(|_| snapshot.use_quota)?;
         let type_name = self.volume.volume_type.as_ref().map(|volume_type| volume_type.name.as_str());
-        let gigabytes = if self.manager.options.no_snapshot_gb_quota { 0 } else { snapshot.volume_size };
-        Some(QuotaRelease::snapshot(project, gigabytes, type_name))
+        let without_gigabytes = self.manager.options.no_snapshot_gb_quota;
+        Some(QuotaRelease::snapshot(&project, snapshot.volume_size, type_name, without_gigabytes))
     }
 }
 
@@ -179,9 +177,14 @@ impl<'a> Step<Delete<'a>> for Destroy {
     }
 
     async fn run(&self, delete: &mut Delete<'a>, _held: &Held) -> Result<(), Failure> {
+        if delete.loaded.snapshot.deleted {
+            return Ok(());
+        }
         let expect = Expect { status: ASKED.to_vec(), worker: Some(&delete.claim) };
-        let quota = delete.quota();
-        let swap = delete.manager.db.snapshot_destroy(&delete.loaded, &expect, quota.as_ref(), Some(&delete.claim)).await?;
-        settled(swap, &["deleted"])
+        let (id, quota) = (&delete.loaded.snapshot.id, delete.quota());
+        settled(delete.manager.db.snapshot_destroy(id, &expect, quota.as_ref(), Some(&delete.claim)).await?, &["deleted"])?;
+        let snapshot = &mut delete.loaded.snapshot;
+        (snapshot.status, snapshot.deleted) = (SnapshotStatus::Deleted, true);
+        Ok(())
     }
 }

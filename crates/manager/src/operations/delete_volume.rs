@@ -103,9 +103,7 @@ async fn delete_locked(
     let mut delete = Delete { manager, job, loaded, claim, how };
     match steps::run(&mut delete, &[&DeleteSnapshots, &RemoveExport, &RemoveVolume, &Destroy], held).await {
         Ok(()) => {
-            let mut volume = delete.loaded.volume.clone();
-            volume.status = VolumeStatus::Deleted;
-            manager.notify_volume(&job.context, &volume, &format!("{event}.end")).await;
+            manager.notify_volume(&job.context, &delete.loaded.volume, &format!("{event}.end")).await;
             manager.allocated.add(&pool, -i64::try_from(size).unwrap_or(i64::MAX));
             manager.report_wanted.notify_one();
             Ok(Value::Null)
@@ -137,7 +135,7 @@ impl Delete<'_> {
         let counted = volume.use_quota && volume.status != VolumeStatus::ErrorManagingDeleting;
         let project = volume.project_id.clone().filter(|_| counted)?;
         let type_name = volume.volume_type.as_ref().map(|volume_type| volume_type.name.as_str());
-        Some(QuotaRelease::volume(project, volume.size, type_name))
+        Some(QuotaRelease::volume(&project, volume.size, type_name))
     }
 }
 
@@ -217,10 +215,15 @@ impl<'a> Step<Delete<'a>> for Destroy {
     }
 
     async fn run(&self, delete: &mut Delete<'a>, _held: &Held) -> Result<(), Failure> {
+        if delete.loaded.volume.status == VolumeStatus::Deleted {
+            return Ok(());
+        }
         let expect = Expect { status: ASKED.to_vec(), worker: Some(&delete.claim) };
         let quota = delete.quota();
         let swap = delete.manager.db.volume_destroy(&delete.loaded, &expect, quota.as_ref(), Some(&delete.claim)).await?;
-        settled(swap, &["deleted"])
+        settled(swap, &["deleted"])?;
+        delete.loaded.volume.status = VolumeStatus::Deleted;
+        Ok(())
     }
 }
 

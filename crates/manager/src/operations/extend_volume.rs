@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use scoria_db::{Expect, VolumeChange, WorkerClaim};
 use scoria_model::{Fault, MessageAction, MessageDetail, ResourceType, Volume, VolumeId, VolumeStatus};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::rows::{fail_extend, settled};
 use crate::args::Args;
@@ -19,14 +20,15 @@ struct Extend<'a> {
     manager: &'a VolumeManager,
     volume: Volume,
     new_size: u64,
-    reservations: Vec<String>,
+    reservations: Vec<Uuid>,
     claim: WorkerClaim,
 }
 
 pub(super) async fn run(manager: &Arc<VolumeManager>, job: &Job, mut args: Args) -> Result<Value, Failure> {
     let id = args.volume("volume")?.id;
     let new_size = args.size("new_size")?;
-    let reservations = args.texts("reservations")?;
+    // Reservations are ids that cinder-api made; anything else was never reserved.
+    let reservations: Vec<Uuid> = args.texts("reservations")?.iter().filter_map(|text| text.parse().ok()).collect();
     args.done()?;
     let request = locks::request(job.operation, job.context.request_id.as_deref(), id.as_str())
         .exclusive(locks::driver(manager.lock_prefix(), &id));
@@ -48,7 +50,7 @@ async fn extend_locked(
     job: &Job,
     id: &VolumeId,
     new_size: u64,
-    reservations: Vec<String>,
+    reservations: Vec<Uuid>,
     held: &Held,
 ) -> Result<Value, Failure> {
     held.check("load")?;
@@ -126,8 +128,11 @@ impl<'a> Step<Extend<'a>> for Finish {
     }
 
     async fn run(&self, extend: &mut Extend<'a>, _held: &Held) -> Result<(), Failure> {
+        if extend.volume.status != VolumeStatus::Extending {
+            return Ok(());
+        }
         let status = if extend.volume.attachments.is_empty() { VolumeStatus::Available } else { VolumeStatus::InUse };
-        let change = VolumeChange::status(status.clone()), size: Some(extend.new_size);
+        let change = VolumeChange { size: Some(extend.new_size), ..VolumeChange::status(status.clone()) };
         let expect = Expect::status(VolumeStatus::Extending).by(Some(&extend.claim));
         let swap = extend.manager.db.volume_finish(&extend.volume.id, &expect, &change, Some(&extend.claim)).await?;
         settled(swap, &[status.as_str()])?;

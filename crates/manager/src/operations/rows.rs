@@ -9,12 +9,12 @@ use crate::failure::{Failure, Interruption};
 use crate::manager::VolumeManager;
 
 /// Reads the outcome of a compare-and-swap whose aim is `reached`: a row that is already there is done.
-pub(super) fn settled(swap: Swap, reached: &[&str]) -> Result<(), Failure> {
+pub(super) fn settled<S: ToString>(swap: Swap<S>, reached: &[&str]) -> Result<(), Failure> {
     match swap {
         Swap::Done => Ok(()),
-        Swap::Unexpected { status } if reached.contains(&status.as_str()) => Ok(()),
+        Swap::Unexpected { status } if reached.contains(&status.to_string().as_str()) => Ok(()),
         Swap::Gone if reached.contains(&"deleted") => Ok(()),
-        Swap::Unexpected { status } => Err(Interruption::Superseded(status).into()),
+        Swap::Unexpected { status } => Err(Interruption::Superseded(status.to_string()).into()),
         Swap::Gone => Err(Interruption::Superseded("gone".to_owned()).into()),
         Swap::Replaced => Err(Interruption::Replaced.into()),
     }

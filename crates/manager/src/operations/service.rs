@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use scoria_model::Fault;
-use scoria_model::object::LogLevel;
+use scoria_model::{Fault, object};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -32,7 +31,7 @@ pub(super) async fn get_capabilities(manager: &Arc<VolumeManager>, mut args: Arg
 pub(super) fn set_log_levels(manager: &Arc<VolumeManager>, mut args: Args) -> Result<Value, Failure> {
     let request = args.optional("log_request").unwrap_or_default();
     args.done()?;
-    let request = LogLevel::from_object(&request)?;
+    let request = object::decode_log_level(&request)?;
     let level = request.level.unwrap_or_default();
     manager.log.set(&request.prefix.unwrap_or_default(), &level).map_err(Fault::invalid_input)?;
     Ok(Value::Null)
@@ -42,8 +41,7 @@ pub(super) fn set_log_levels(manager: &Arc<VolumeManager>, mut args: Args) -> Re
 pub(super) fn get_log_levels(manager: &Arc<VolumeManager>, mut args: Args) -> Result<Value, Failure> {
     let request = args.optional("log_request").unwrap_or_default();
     args.done()?;
-    let request = LogLevel::from_object(&request)?;
+    let request = object::decode_log_level(&request)?;
     let levels = manager.log.get(&request.prefix.unwrap_or_default());
-    let level = |(prefix, level)| LogLevel { prefix: Some(prefix), level: Some(level) };
-    Ok(LogLevel::list_to_object(&levels.into_iter().map(level).collect::<Vec<_>>()))
+    Ok(object::encode_log_levels(&levels))
 }

@@ -66,6 +66,7 @@ struct Unsettled {
 
 /// Something that was sent through the broker, as a test sees it.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "for tests, and few of them: a box would only be in the way of matching")]
 pub enum Sent {
     /// A cast or a call.
     Request {

@@ -33,8 +33,9 @@ pub(crate) fn options_on(ports: &[u16], vhost: &str) -> AmqpOptions {
     options
 }
 
-/// Connects.
+/// Connects. What happens is in the output of a test that fails.
 pub(crate) fn connect(options: AmqpOptions) -> Arc<AmqpTransport> {
+    let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_test_writer().try_init();
     AmqpTransport::connect(options).expect("good options")
 }
 

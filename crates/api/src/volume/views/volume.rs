@@ -33,9 +33,10 @@ pub(crate) fn detail(volume: &Volume, links: &Links, version: Microversion) -> M
     }
     if version.has(48) {
         // Null came with 3.69; before, it was true.
-        set("shared_targets", if version.has(69) { volume.shared_targets.into() } else {
-            volume.shared_targets.unwrap_or(true).into()
-        });
+        set(
+            "shared_targets",
+            if version.has(69) { volume.shared_targets.into() } else { volume.shared_targets.unwrap_or(true).into() },
+        );
         set("service_uuid", volume.service_uuid.clone().into());
     }
     if version.has(61) {

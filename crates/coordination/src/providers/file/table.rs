@@ -1,4 +1,4 @@
-//! The open lock files. All of this runs on the directory's own thread.
+//! The open lock files. All of this runs as jobs of the [worker](super::worker).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use nix::sys::stat::{major, minor};
 use scoria_runtime::CancellationToken;
 
+use super::mount::{FileSystem, file_system};
 use super::register::Register;
-use super::{lock_file, mount, peers};
+use super::{lock_file, peers};
 use crate::name::{PREFIX, bare};
-use crate::{Error, Holder, Mode, Owner, Scope};
+use crate::{Error, Holder, Mode, Owner};
 
 /// How often one try starts again because the file was replaced while it was being locked; then it counts as busy.
 const REPLACED: usize = 64;
@@ -58,8 +59,8 @@ impl Table {
         Error::Unavailable(format!("lock directory '{}': {doing}: {error}", self.directory.display()))
     }
 
-    /// Makes the directory, removes what the dead have left where that is safe, and finds out how far its locks reach.
-    pub(super) fn prepare(&mut self) -> Result<Scope, Error> {
+    /// Makes the directory, removes what the dead have left where that is safe, and finds out what it is on.
+    pub(super) fn prepare(&mut self) -> Result<FileSystem, Error> {
         std::fs::create_dir_all(&self.directory).map_err(|error| self.failed("cannot be made", &error))?;
         let about = std::fs::metadata(&self.directory).map_err(|error| self.failed("cannot be read", &error))?;
         match Register::create(&self.directory, &self.instance) {
@@ -76,7 +77,7 @@ impl Table {
             self.sweep().map_err(|error| self.failed("cannot be swept", &error))?;
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Ok(mount::scope(&mounts, (major(about.dev()), minor(about.dev()))))
+        Ok(file_system(&mounts, (major(about.dev()), minor(about.dev()))))
     }
 
     /// Removes the lock files nobody holds. Only where nobody takes locks who does not look at the path afterwards.
@@ -156,7 +157,7 @@ impl Table {
     /// Gives back a lock, or gives up waiting for it. The error says why the lock was ours no longer.
     pub(super) fn release(&mut self, id: u64) -> Result<(), String> {
         let Some(open) = self.open.remove(&id) else { return Ok(()) };
-        let result = if open.held { open.probe() } else { Ok(()) };
+        let result = if open.held { open.in_place() } else { Ok(()) };
         if self.exclusive_directory && open.held && result.is_ok() {
             open.remove();
         }
@@ -245,16 +246,21 @@ impl Table {
 }
 
 impl Open {
-    /// Whether the lock still is what it was: the path leads to our file, and the kernel grants what we hold.
+    /// Whether the lock still is what it was: the path leads to our file, and the kernel (for a network file system: the
+    /// server) grants again what we hold.
     fn probe(&self) -> Result<(), String> {
-        match lock_file::is_at(&self.file, &self.path) {
-            Ok(true) => {}
-            Ok(false) => return Err(format!("'{}' was removed or replaced", self.path.display())),
-            Err(error) => return Err(format!("'{}': {error}", self.path.display())),
-        }
+        self.in_place()?;
         match lock_file::try_lock(&self.file, self.mode) {
             Ok(true) => Ok(()),
             Ok(false) => Err(format!("'{}' is locked by somebody else", self.path.display())),
+            Err(error) => Err(format!("'{}': {error}", self.path.display())),
+        }
+    }
+
+    fn in_place(&self) -> Result<(), String> {
+        match lock_file::is_at(&self.file, &self.path) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!("'{}' was removed or replaced", self.path.display())),
             Err(error) => Err(format!("'{}': {error}", self.path.display())),
         }
     }

@@ -82,10 +82,9 @@ mod tests {
         });
         std::thread::sleep(Duration::from_millis(150));
         assert!(shared.down.lock().unwrap().as_ref().unwrap().contains("has not answered"));
-        let lost = held.clone();
         watcher.join().unwrap();
         assert_eq!(*shared.down.lock().unwrap(), None, "it is up again once it answers");
-        (shared, lost)
+        (shared, held)
     }
 
     #[test]

@@ -12,7 +12,7 @@ use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
 use super::options::{BrokerHost, LoginMethod, RabbitOptions};
 
 /// How long a broker may take from the first packet to an open connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where to connect and as whom, apart from the host.
 #[derive(Debug)]
@@ -26,18 +26,48 @@ pub(super) struct Access {
 /// A second handle on the socket. lapin drives each connection on a thread of its own that nothing but the end of the socket
 /// stops: a broker that accepts and then says nothing would cost a thread per attempt.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Socket(Arc<Mutex<Option<TcpStream>>>);
+pub(super) struct Socket(Arc<Mutex<Handle>>);
+
+#[derive(Debug, Default)]
+struct Handle {
+    stream: Option<TcpStream>,
+    cut: bool,
+}
 
 impl Socket {
     fn set(&self, stream: TcpStream) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+        let mut handle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handle.stream = Some(stream);
+        // Given up before it was connected.
+        if handle.cut {
+            handle.shut();
+        }
     }
 
     /// Ends the connection without asking the broker.
     pub(super) fn cut(&self) {
-        if let Some(stream) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let mut handle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        handle.cut = true;
+        handle.shut();
+    }
+}
+
+impl Handle {
+    fn shut(&mut self) {
+        if let Some(stream) = self.stream.take() {
             // It fails only where the socket is already gone.
             let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Cuts the socket of a try that failed, took too long or was dropped.
+struct Attempt(Option<Socket>);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.0 {
+            socket.cut();
         }
     }
 }
@@ -48,14 +78,15 @@ impl Socket {
 /// Why not, for an operator.
 pub(super) async fn open(host: &BrokerHost, access: &Access) -> Result<(Connection, Socket), String> {
     let socket = Socket::default();
+    let mut attempt = Attempt(Some(socket.clone()));
     let opened = tokio::time::timeout(CONNECT_TIMEOUT, connect(host, access, socket.clone())).await;
     match opened {
-        Ok(Ok(connection)) => Ok((connection, socket)),
-        Ok(Err(error)) => Err(explain(host, access, &error)),
-        Err(_) => {
-            socket.cut();
-            Err(format!("{host}: no answer within {} s", CONNECT_TIMEOUT.as_secs()))
+        Ok(Ok(connection)) => {
+            attempt.0 = None;
+            Ok((connection, socket))
         }
+        Ok(Err(error)) => Err(explain(host, access, &error)),
+        Err(_) => Err(format!("{host}: no answer within {} s", CONNECT_TIMEOUT.as_secs())),
     }
 }
 

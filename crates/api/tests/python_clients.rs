@@ -1,0 +1,62 @@
+//! Unmodified python-cinderclient (command line and library) and openstacksdk against the front door.
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::Cloud;
+use scoria_testkit::PythonPeer;
+use serde_json::json;
+use tokio::process::Command;
+
+async fn run(script: &str) {
+    let cloud = Cloud::start().await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
+    let peer = PythonPeer::find().unwrap();
+    let done = peer.run(&script, &[cloud.url.as_str()], Duration::from_secs(240)).await.unwrap();
+    assert_eq!(done, json!("done"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_cinderclient_as_a_library() {
+    run("library.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openstacksdk() {
+    run("sdk.py").await;
+}
+
+/// The `cinder` command with `arguments`; its output, or what it complained of.
+async fn cinder(cloud: &Cloud, arguments: &[&str]) -> Result<String, String> {
+    let endpoint = format!("{}/v3", cloud.url);
+    let project = ["--os-project-id", "project", "--os-volume-api-version", "3.71"];
+    let login = ["--os-auth-type", "noauth", "--os-user-id", "tester", "--os-endpoint", &endpoint];
+    let mut command = Command::new(PythonPeer::find().unwrap().bin("cinder"));
+    command.args(login).args(project).args(arguments).env_clear().kill_on_drop(true);
+    let out = command.output().await.unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    if out.status.success() { Ok(stdout.into_owned()) } else { Err(format!("{stdout}{stderr}")) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_cinderclient_on_the_command_line() {
+    let cloud = Cloud::start().await;
+    let out = cinder(&cloud, &["create", "2", "--name", "data", "--poll"]).await.unwrap();
+    assert!(out.contains("data"), "{out}");
+    let out = cinder(&cloud, &["list"]).await.unwrap();
+    assert!(out.contains("available") && out.contains("__DEFAULT__"), "{out}");
+    let out = cinder(&cloud, &["snapshot-create", "data", "--name", "shot", "--poll"]).await.unwrap();
+    assert!(out.contains("shot"), "{out}");
+    let refused = cinder(&cloud, &["delete", "data"]).await.unwrap_err();
+    assert!(refused.contains("have snapshots"), "{refused}");
+    cinder(&cloud, &["extend", "data", "3"]).await.unwrap();
+    let out = cinder(&cloud, &["service-list"]).await.unwrap();
+    assert!(out.contains("alone@store"), "{out}");
+    let out = cinder(&cloud, &["absolute-limits"]).await.unwrap();
+    assert!(out.contains("maxTotalVolumes"), "{out}");
+    cinder(&cloud, &["delete", "data", "--cascade"]).await.unwrap();
+    let out = cinder(&cloud, &["list"]).await.unwrap();
+    assert!(!out.contains("available"), "{out}");
+}

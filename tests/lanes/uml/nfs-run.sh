@@ -1,0 +1,21 @@
+#!/bin/bash
+# nfs-run.sh VERSION -- COMMAND [ARGUMENT]...        VERSION: 3, 4.0, 4.1 or 4.2
+#
+# Runs COMMAND inside a user-mode Linux guest that has a real kernel NFS server and client, so that no module of the host's kernel
+# and no right on the host is needed. COMMAND finds in its environment
+#   SCORIA_NFS_SHARE      what to mount, e.g. 127.0.0.1:/export
+#   SCORIA_NFS_OPTIONS    with which options, e.g. vers=4.2,proto=tcp
+#   SCORIA_NFS_VERSION    the version alone
+#   SCORIA_NFS_DIRECTORY  the exported directory itself, to look behind the server's back
+# Exit status: COMMAND's; 124 and 125 as in boot.sh. SCORIA_UML_TIMEOUT: seconds, 600 if unset.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+case "${1:-} ${2:-}" in
+"3 --" | "4.0 --" | "4.1 --" | "4.2 --") version=$1; shift 2 ;;
+*) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
+for need in linux.uml:user-mode-linux modprobe:kmod ip:iproute2 rpc.nfsd:nfs-kernel-server mount.nfs:nfs-common rpcbind:rpcbind mkfs.ext4:e2fsprogs; do
+  PATH=$PATH:/usr/sbin:/sbin command -v "${need%:*}" >/dev/null ||
+    { echo "${need%:*} is not installed: apt-get install ${need#*:} (or run scripts/setup test)" >&2; exit 127; }
+done
+exec "$here/boot.sh" -m 768M -d 8G -t "${SCORIA_UML_TIMEOUT:-600}" -- "$here/nfs-guest.sh" "$version" "$@"

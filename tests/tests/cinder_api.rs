@@ -1,0 +1,26 @@
+//! The unchanged cinder-api and cinder-scheduler in front of Scoria's NFS driver, driven by python-cinderclient.
+
+use scoria_tests::Cloud;
+
+#[tokio::test]
+async fn every_operation_through_the_real_api_keeps_the_data() {
+    let cloud = Cloud::start().await.unwrap();
+    let mut daemon = cloud.scoria("scoria", &[]).await.unwrap();
+    // The scenario provokes errors of volumes and of a share, which are logged.
+    daemon.allow_errors();
+    let report = cloud.run("lifecycle", &[]).await.unwrap();
+    println!("{report}");
+    assert!(report["checks"].as_u64().unwrap() > 100, "{report}");
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn clones_while_their_source_is_deleted_are_whole_or_fail() {
+    let cloud = Cloud::start().await.unwrap();
+    let mut daemon = cloud.scoria("scoria", &[]).await.unwrap();
+    let report = cloud.run("clone_against_delete", &["4", "60"]).await.unwrap();
+    println!("{report}");
+    assert_eq!(report["rounds"], 240);
+    assert!(report["good"].as_u64().unwrap() > 0, "no clone was in time, nothing was tested: {report}");
+    daemon.stop().await.unwrap();
+}
