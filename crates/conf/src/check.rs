@@ -132,13 +132,13 @@ impl Finding {
             Error::Syntax { path, line, problem } => {
                 Self { file: Some(path.clone()), line: Some(*line), ..bare(problem.clone()) }
             }
-            Error::Value { origin, group, option, value, problem } => {
-                let finding = bare(format!("{value}: {problem}"));
-                let finding = Self { group: Some(group.clone()), option: Some(option.clone()), ..finding };
-                match origin {
-                    Origin::File(path, line) => Self { file: Some(path.to_path_buf()), line: Some(*line), ..finding },
-                    _ => finding,
-                }
+            Error::Value(wrong) => {
+                let (file, line) = match &wrong.origin {
+                    Origin::File(path, line) => (Some(path.to_path_buf()), Some(*line)),
+                    _ => (None, None),
+                };
+                let (group, option) = (Some(wrong.group.clone()), Some(wrong.option.clone()));
+                Self { file, line, group, option, ..bare(format!("{}: {}", wrong.value, wrong.problem)) }
             }
         }
     }

@@ -26,17 +26,22 @@ pub enum Error {
         problem: String,
     },
     /// An option's value is not allowed.
-    #[error("{origin}: [{group}] {option} = {value}: {problem}")]
-    Value {
-        /// Where the value comes from.
-        origin: Origin,
-        /// The group as the operator wrote or would write it.
-        group: String,
-        /// The option.
-        option: String,
-        /// The value, or `***` for a secret.
-        value: String,
-        /// What is allowed.
-        problem: String,
-    },
+    #[error(transparent)]
+    Value(Box<WrongValue>),
+}
+
+/// An option's value that is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: [{group}] {option} = {value}: {problem}")]
+pub struct WrongValue {
+    /// Where the value comes from.
+    pub origin: Origin,
+    /// The group as the operator wrote or would write it.
+    pub group: String,
+    /// The option.
+    pub option: String,
+    /// The value, or `***` for a secret.
+    pub value: String,
+    /// What is allowed.
+    pub problem: String,
 }

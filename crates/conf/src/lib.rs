@@ -23,7 +23,7 @@ pub mod types;
 
 pub use check::{Finding, Severity, check};
 pub use config::Config;
-pub use error::Error;
+pub use error::{Error, WrongValue};
 pub use options::{
     Backend, BackendOptions, ConcurrencyOptions, CoordinationOptions, DatabaseOptions, DefaultOptions, Driver,
     ImageOptions, LogOptions, Messaging, Notifications, OverSubscription, QuotaOptions, RabbitOptions, ScoriaOptions,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::error::Error;
+use crate::error::{Error, WrongValue};
 use crate::from_value::FromValue;
 use crate::interpolate::interpolate;
 use crate::options::{self, BACKEND_DEFAULTS, DefaultText, OptionSpec};
@@ -104,7 +104,7 @@ impl Resolver {
             Err(NameError::Unset) => {
                 Err(complain(format!("Scoria does not use '${name}' and knows no default for it; write the value out")))
             }
-            Err(NameError::Wrong(error)) => Err(*error),
+            Err(NameError::Wrong(error)) => Err(error),
         })
     }
 
@@ -183,12 +183,12 @@ enum NameError {
     Cycle,
     List,
     Unset,
-    Wrong(Box<Error>),
+    Wrong(Error),
 }
 
 impl From<Error> for NameError {
     fn from(error: Error) -> Self {
-        Self::Wrong(Box::new(error))
+        Self::Wrong(error)
     }
 }
 
@@ -212,13 +212,13 @@ impl<'a> Place<'a> {
     }
 
     fn wrong(self, text: &str, origin: &Origin, problem: String) -> Error {
-        Error::Value {
+        Error::Value(Box::new(WrongValue {
             origin: origin.clone(),
             group: self.section.to_owned(),
             option: self.name.to_owned(),
             value: if self.secret { "***".to_owned() } else { text.to_owned() },
             problem,
-        }
+        }))
     }
 }
 

@@ -67,12 +67,7 @@ pub struct LoadArgs {
 /// Overrides and environment may hold passwords.
 impl fmt::Debug for LoadArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let args = f
-            .debug_struct("LoadArgs")
-            .field("sources", &self.sources)
-            .field("search", &self.search)
-            .finish_non_exhaustive();
-        args
+        f.debug_struct("LoadArgs").field("sources", &self.sources).field("search", &self.search).finish_non_exhaustive()
     }
 }
 
@@ -264,7 +259,7 @@ mod tests {
         put(dir.path(), "d/10.conf", "[a]\nk = 3\n");
         put(dir.path(), "d/.hidden.conf", "[a]\nk = 5\n");
         let mut args = LoadArgs { sources: vec![Source::File(one.clone())], ..LoadArgs::default() };
-        assert_eq!(get(&args, "a", "k"), Some(("2".to_owned(), Origin::File(one.clone().into(), 3))));
+        assert_eq!(get(&args, "a", "k"), Some(("2".to_owned(), Origin::File(one.into(), 3))));
         args.sources.push(Source::Dir(dir.path().join("d")));
         assert_eq!(get(&args, "a", "k").unwrap().0, "4");
         args.sources.reverse();

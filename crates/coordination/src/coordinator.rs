@@ -45,6 +45,20 @@ impl Coordinator {
         Ok(Self { warn_held_after: options.warn_held_after, ..Self::new(provider) })
     }
 
+    /// What the lock service is and can do, as a line for the log.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Features { token, order, shared } = self.features();
+        let reach = match self.scope() {
+            Scope::Node => "this machine only",
+            Scope::Cluster => "the cluster",
+        };
+        let with = |has: bool, what| format!("{} {what}", if has { "with" } else { "without" });
+        let (token, order) = (with(token, "fencing tokens"), with(order, "waiters in order"));
+        let shared = with(shared, "shared mode");
+        format!("lock service {}: {reach}, {shared}, {order}, {token}", self.provider.kind())
+    }
+
     /// How far its locks reach.
     #[must_use]
     pub fn scope(&self) -> Scope {

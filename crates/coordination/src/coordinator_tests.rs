@@ -154,7 +154,10 @@ async fn urls_open_what_they_name_or_say_what_is_wrong() {
         let options = options.clone();
         async move { Coordinator::open(&url, &options).await }
     };
-    open("memory://".to_owned()).await.unwrap();
+    assert_eq!(
+        open("memory://".to_owned()).await.unwrap().describe(),
+        "lock service memory: this machine only, with shared mode, with waiters in order, with fencing tokens"
+    );
     // As in tooz: the host is dropped, a trailing slash does not matter, the timeout is for members of groups.
     for url in [format!("file://{}/", inside.display()), format!("file://host{}?timeout=5", inside.display())] {
         let coordinator = open(url).await.unwrap();

@@ -1,14 +1,20 @@
 //! `services`: registering, heartbeat, and who else is there (`cinder/service.py`, `cinder/objects/service.py`).
 
+use std::time::Duration;
+
 use scoria_model::{OBJECT_VERSION, Service, Timestamp, VOLUME_RPC_VERSION};
 use sea_query::{Condition, ExprTrait, Query, SelectStatement};
 use uuid::Uuid;
 
 use crate::cas::one_more;
+use crate::retry::within;
 use crate::rows::ServiceRow;
 use crate::statement::{Assignments, ColumnValue, at_place, born, col, insert, is, live, update, val};
 use crate::volume_update::change;
 use crate::{Database, Error, Result};
+
+/// After how long a heartbeat counts as failed: by then the next one is due.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(10);
 
 /// A service that has just been added to a cluster takes the cluster's replication state, unless it is in one of these.
 const ERROR_STATES: &[&str] = &["error", "failover-error"];
@@ -205,7 +211,7 @@ impl Database {
     pub async fn service_heartbeat(&self, id: i64) -> Result<bool> {
         let mut statement = update("services", Vec::new());
         statement.value("report_count", one_more("report_count")).and_where(is("id", &id)).and_where(live());
-        match self.execute(&statement).await {
+        match within(HEARTBEAT_LIMIT, self.execute(&statement)).await {
             Err(error @ Error::Unavailable(_)) => {
                 self.inner.suspicion.lost_one();
                 Err(error)

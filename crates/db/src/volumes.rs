@@ -182,10 +182,10 @@ impl Database {
         };
         let query = select_volumes(filter, key, self.dialect());
         self.retry("volumes", |_| async {
-            if let Some(marker) = &filter.marker {
-                if !self.row_exists("volumes", marker.as_str()).await? {
-                    return Err(Error::not_found("volume", marker));
-                }
+            if let Some(marker) = &filter.marker
+                && !self.row_exists("volumes", marker.as_str()).await?
+            {
+                return Err(Error::not_found("volume", marker));
             }
             let mut volumes = Vec::new();
             for row in self.fetch_all::<VolumeRow>(&query).await? {

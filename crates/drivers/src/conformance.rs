@@ -76,7 +76,7 @@ impl Bed<'_> {
         volume
     }
 
-    async fn from_snapshot(&self, snapshot: &Snapshot, source: &Volume, size: u64) -> Volume {
+    async fn copy_of_snapshot(&self, snapshot: &Snapshot, source: &Volume, size: u64) -> Volume {
         let mut volume = Volume::new(VolumeId::random(), size);
         let work = Work::unlimited();
         let facts = self.driver.create_volume_from_snapshot(&work, &volume, snapshot, source).await;
@@ -205,7 +205,7 @@ pub async fn snapshots_go_in_any_order(bed: Bed<'_>) {
             bed.unsnapshot(&snapshot, &mut volume).await;
             bed.expect(&volume, &content).await;
             for (snapshot, frozen) in kept.iter().flatten() {
-                let copy = bed.from_snapshot(snapshot, &volume, 1).await;
+                let copy = bed.copy_of_snapshot(snapshot, &volume, 1).await;
                 bed.expect(&copy, frozen).await;
                 bed.delete(copy).await;
             }
@@ -248,7 +248,7 @@ pub async fn defect_18_larger_copies_are_larger(bed: Bed<'_>) {
     let frozen = content.clone();
     let snapshot = bed.snapshot(&mut volume).await;
     bed.write(&volume, &mut content, &[3], 0x66).await;
-    let from_snapshot = bed.from_snapshot(&snapshot, &volume, 2).await;
+    let from_snapshot = bed.copy_of_snapshot(&snapshot, &volume, 2).await;
     bed.expect(&from_snapshot, &frozen).await;
     let copy = bed.clone_of(&volume, 2).await;
     bed.expect(&copy, &content).await;
@@ -340,7 +340,7 @@ pub async fn defect_20_a_guests_header_is_not_believed(bed: Bed<'_>) {
     assert_eq!(bed.attachable(&volume).await.1, "raw");
     let snapshot = bed.snapshot(&mut volume).await;
     assert_eq!(volume.admin_metadata["base_format"], "raw");
-    let copies = [bed.from_snapshot(&snapshot, &volume, 1).await, bed.clone_of(&volume, 1).await];
+    let copies = [bed.copy_of_snapshot(&snapshot, &volume, 1).await, bed.clone_of(&volume, 1).await];
     bed.unsnapshot(&snapshot, &mut volume).await;
     for copy in copies.iter().chain([&volume]) {
         let (path, format) = bed.attachable(copy).await;
@@ -386,6 +386,31 @@ pub async fn defect_19_info_is_never_half_there(bed: Bed<'_>) {
     bed.delete(volume).await;
 }
 
+/// Peer defect 6: copies of one source are made side by side, from it and from its snapshot.
+pub async fn defect_6_copies_of_one_source_run_side_by_side(bed: Bed<'_>) {
+    let mut source = bed.volume(1).await;
+    let mut content = Content::new();
+    bed.write(&source, &mut content, &[0, 3], 0x61).await;
+    let snapshot = bed.snapshot(&mut source).await;
+    // The first stops in the middle, holding what it holds of the source; the others come to their end meanwhile.
+    bed.faults.arm(Some("clone.copied"));
+    let stopped = bed.clone_of(&source, 1);
+    let others = async {
+        bed.faults.reached().await;
+        bed.faults.arm(None);
+        (bed.clone_of(&source, 1).await, bed.copy_of_snapshot(&snapshot, &source, 1).await)
+    };
+    let (first, second) = tokio::select! {
+        _ = stopped => panic!("was to stop"),
+        copies = others => copies,
+    };
+    for copy in [first, second] {
+        bed.expect(&copy, &content).await;
+        bed.delete(copy).await;
+    }
+    bed.delete(source).await;
+}
+
 /// A create that dies anywhere is run again, and leaves one volume or, deleted, nothing.
 pub async fn a_create_may_die_anywhere(bed: Bed<'_>) {
     let work = Work::unlimited();
@@ -419,7 +444,7 @@ pub async fn a_copy_may_die_anywhere(bed: Bed<'_>) {
     let frozen = content.clone();
     bed.write(&source, &mut content, &[8], 0x42).await;
     bed.points(0);
-    let first = [bed.clone_of(&source, 2).await, bed.from_snapshot(&plain, &source, 2).await];
+    let first = [bed.clone_of(&source, 2).await, bed.copy_of_snapshot(&plain, &source, 2).await];
     let points = bed.points(3);
     for volume in first {
         bed.delete(volume).await;
@@ -469,7 +494,7 @@ pub async fn taking_a_snapshot_may_die_anywhere(bed: Bed<'_>) {
                 snapshot.status = SnapshotStatus::Available;
                 let frozen = content.clone();
                 bed.write(&volume, &mut content, &[1, 2], 0x52).await;
-                let copy = bed.from_snapshot(&snapshot, &volume, 1).await;
+                let copy = bed.copy_of_snapshot(&snapshot, &volume, 1).await;
                 bed.expect(&copy, &frozen).await;
                 bed.delete(copy).await;
             }
@@ -510,7 +535,7 @@ pub async fn deleting_a_snapshot_may_die_anywhere(bed: Bed<'_>) {
             bed.expect(&volume, &content).await;
             assert_eq!(bed.files_of(&volume).len(), 4, "{point}: {:?}", bed.files_of(&volume));
             for (snapshot, frozen) in &kept {
-                let copy = bed.from_snapshot(snapshot, &volume, 1).await;
+                let copy = bed.copy_of_snapshot(snapshot, &volume, 1).await;
                 bed.expect(&copy, frozen).await;
                 bed.delete(copy).await;
             }

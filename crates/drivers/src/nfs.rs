@@ -1,23 +1,26 @@
 //! The NFS driver: shares of NFS servers, mounted here (contract: `cinder/volume/drivers/nfs.py: NfsDriver`).
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use scoria_model::FaultClass;
-use scoria_runtime::{CancellationToken, Command, CommandError, Deadline, Executor};
+use scoria_runtime::{CancellationToken, Command, CommandError, Deadline, Executor, KeyedTurns};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 
 use crate::remotefs::core::{Core, Settings};
 use crate::remotefs::inspect::Format;
-use crate::remotefs::mount::Mounter;
+use crate::remotefs::mount::{self, Mounter};
 use crate::remotefs::names;
 use crate::remotefs::security::{Security, Setting};
 use crate::remotefs::shares::{self, Entry, Registry, Share};
 use crate::remotefs::{Flavour, RemoteFsDriver};
 use crate::{ConnectionInfo, DriverInfo, Error, ErrorKind};
+
+/// How long a share that could not be mounted is left alone while others can be used.
+const MOUNT_PAUSE: Duration = Duration::from_secs(60);
 
 /// The options of one NFS back end, as they stand in its section.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,7 +121,8 @@ impl NfsDriver {
             permissions,
             base,
             registry: Registry::default(),
-            mounting: Mutex::new(()),
+            mounting: KeyedTurns::new(),
+            tried: Mutex::default(),
         };
         Ok(Self::assemble(Core::new(settings, executor), flavour))
     }
@@ -166,8 +170,10 @@ pub struct Nfs {
     /// Where shares are mounted, without symbolic links once prepared.
     base: RwLock<PathBuf>,
     registry: Registry,
-    /// One mount at a time.
-    mounting: Mutex<()>,
+    /// One mount of a share at a time.
+    mounting: KeyedTurns,
+    /// When mounting was last begun, of shares where it has not succeeded.
+    tried: Mutex<HashMap<String, Instant>>,
 }
 
 impl Nfs {
@@ -200,9 +206,22 @@ impl Nfs {
 
     async fn mount(&self, core: &Core, entry: &Entry) -> Result<Arc<Share>, Error> {
         let point = names::mount_point(&self.base(), &entry.address);
-        let _one_at_a_time = self.mounting.lock().await;
-        self.mounter.ensure(&core.executor, entry, &point, !core.security().operations).await?;
+        if mount::mounted_at(&point)?.is_none() {
+            let _one_at_a_time = self.mounting.take(&entry.address).await;
+            self.tried().insert(entry.address.clone(), Instant::now());
+            self.mounter.ensure(&core.executor, entry, &point, !core.security().operations).await?;
+            self.tried().remove(&entry.address);
+        }
         Ok(self.registry.get(&entry.address, &point))
+    }
+
+    /// Whether a share is not mounted and was tried just now: a dead server must not hold up those who can do without it.
+    fn is_put_off(&self, address: &str) -> bool {
+        self.tried().get(address).is_some_and(|at| at.elapsed() < MOUNT_PAUSE)
+    }
+
+    fn tried(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn check_installed(&self, core: &Core) -> Result<(), Error> {
@@ -260,11 +279,18 @@ impl Flavour for Nfs {
     }
 
     async fn mounted(&self, core: &Core) -> Result<Vec<Arc<Share>>, Error> {
+        let entries = self.configured()?;
         let mut shares = Vec::new();
-        for entry in self.configured()? {
-            match self.mount(core, &entry).await {
-                Ok(share) => shares.push(share),
-                Err(error) => tracing::error!(share = entry.address, %error, "share left out"),
+        for patient in [false, true] {
+            for entry in entries.iter().filter(|entry| patient || !self.is_put_off(&entry.address)) {
+                match self.mount(core, entry).await {
+                    Ok(share) => shares.push(share),
+                    Err(error) => tracing::error!(share = entry.address, %error, "share left out"),
+                }
+            }
+            // Those put off are waited for only when there is nothing else.
+            if !shares.is_empty() || entries.iter().all(|entry| !self.is_put_off(&entry.address)) {
+                break;
             }
         }
         if shares.is_empty() { Err(self.none_mounted()) } else { Ok(shares) }

@@ -31,7 +31,9 @@ impl Args {
     }
 
     fn required(&mut self, name: &str) -> Result<Value, Fault> {
-        self.left.remove(name).ok_or_else(|| self.type_error(&format!("missing 1 required positional argument: '{name}'")))
+        self.left
+            .remove(name)
+            .ok_or_else(|| self.type_error(&format!("missing 1 required positional argument: '{name}'")))
     }
 
     /// An argument that may be absent or null.
@@ -103,7 +105,8 @@ impl Args {
 
     pub(crate) fn texts(&mut self, name: &str) -> Result<Vec<String>, Fault> {
         let value = self.optional(name).unwrap_or_else(|| Value::Array(Vec::new()));
-        let texts = value.as_array().and_then(|list| list.iter().map(|item| item.as_str().map(str::to_owned)).collect());
+        let texts =
+            value.as_array().and_then(|list| list.iter().map(|item| item.as_str().map(str::to_owned)).collect());
         texts.ok_or_else(|| self.wrong(name, "a list of strings", &value))
     }
 

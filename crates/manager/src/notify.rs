@@ -21,7 +21,13 @@ impl VolumeManager {
     }
 
     /// Sends `snapshot.<event>` (`notify_about_snapshot_usage`).
-    pub(crate) async fn notify_snapshot(&self, context: &RequestContext, snapshot: &Snapshot, volume: &Volume, event: &str) {
+    pub(crate) async fn notify_snapshot(
+        &self,
+        context: &RequestContext,
+        snapshot: &Snapshot,
+        volume: &Volume,
+        event: &str,
+    ) {
         self.send(context, "snapshot", format!("snapshot.{event}"), snapshot_payload(snapshot, volume)).await;
     }
 

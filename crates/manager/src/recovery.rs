@@ -67,8 +67,12 @@ impl VolumeManager {
                     return self.forget(row).await;
                 }
                 match volume.status {
-                    VolumeStatus::Creating => operations::resume_create_volume(self, &job("create_volume"), &volume).await,
-                    VolumeStatus::Deleting => operations::resume_delete_volume(self, &job("delete_volume"), &volume).await,
+                    VolumeStatus::Creating => {
+                        operations::resume_create_volume(self, &job("create_volume"), &volume).await
+                    }
+                    VolumeStatus::Deleting => {
+                        operations::resume_delete_volume(self, &job("delete_volume"), &volume).await
+                    }
                     VolumeStatus::Extending => {
                         operations::fail_extend(self, &id, None).await?;
                         self.forget(row).await.map(|()| Value::Null)

@@ -44,7 +44,10 @@ impl VolumeManager {
     /// away, sends none: the scheduler must not choose this service.
     async fn heartbeat(&self) {
         if !self.is_driver_ready() {
-            tracing::error!("Manager for service cinder-volume {} is reporting problems, not sending heartbeat. Service will appear \"down\".", self.name());
+            tracing::error!(
+                "Manager for service cinder-volume {} is reporting problems, not sending heartbeat. Service will appear \"down\".",
+                self.name()
+            );
             return;
         }
         if let scoria_coordination::Health::Down(reason) = self.locks.health() {
@@ -52,7 +55,8 @@ impl VolumeManager {
             return;
         }
         let beat = self.db.service_heartbeat(self.service().id).await;
-        *self.database_trouble.lock().unwrap_or_else(PoisonError::into_inner) = beat.as_ref().err().map(ToString::to_string);
+        *self.database_trouble.lock().unwrap_or_else(PoisonError::into_inner) =
+            beat.as_ref().err().map(ToString::to_string);
         match beat {
             Ok(true) => {}
             Ok(false) => self.register_again().await,
@@ -95,13 +99,20 @@ impl VolumeManager {
         let capabilities = self.capabilities(&stats);
         let context = RequestContext::admin();
         let (host, cluster) = (self.options.service_host(), self.options.cluster_name());
-        let sent = self.rpc.update_service_capabilities(&context, &host, cluster.as_deref(), &capabilities, Timestamp::now_precise());
+        let sent = self.rpc.update_service_capabilities(
+            &context,
+            &host,
+            cluster.as_deref(),
+            &capabilities,
+            Timestamp::now_precise(),
+        );
         if let Err(error) = sent.await {
             tracing::warn!(%error, "capabilities could not be sent");
             return;
         }
         let backend = cluster.unwrap_or(host);
-        let notified = self.rpc.notify_service_capabilities(&context, &backend, &capabilities, Timestamp::now_precise());
+        let notified =
+            self.rpc.notify_service_capabilities(&context, &backend, &capabilities, Timestamp::now_precise());
         if let Err(error) = notified.await {
             tracing::warn!(%error, "capabilities could not be sent");
         }

@@ -75,7 +75,10 @@ impl VolumeManager {
         let grace = self.options.graceful_shutdown_timeout;
         let deadline = if grace.is_zero() { Deadline::NEVER } else { Deadline::after(grace) };
         if let Err(still_running) = self.running.gate().emptied(deadline).await {
-            tracing::warn!(operations = still_running.join(", "), "graceful_shutdown_timeout passed, stopping at the next safe point");
+            tracing::warn!(
+                operations = still_running.join(", "),
+                "graceful_shutdown_timeout passed, stopping at the next safe point"
+            );
             self.stop_now.cancel();
             // A child that was killed is reaped in no time; only a dead server can hold a step longer than this.
             let _ = self.running.gate().emptied(Deadline::after(Duration::from_secs(10))).await;
@@ -185,7 +188,10 @@ impl VolumeManager {
         drop(turn);
     }
 
-    async fn wait_for_slot<'a>(&self, (lane, slots): (&'static str, &'a Semaphore)) -> Option<tokio::sync::SemaphorePermit<'a>> {
+    async fn wait_for_slot<'a>(
+        &self,
+        (lane, slots): (&'static str, &'a Semaphore),
+    ) -> Option<tokio::sync::SemaphorePermit<'a>> {
         ::metrics::gauge!(metrics::LANE_WAITING, "lane" => lane).increment(1);
         let slot = tokio::select! {
             slot = slots.acquire() => slot.ok(),
@@ -196,7 +202,12 @@ impl VolumeManager {
     }
 
     /// Runs the operation and settles the delivery. Returns whether the request is done with.
-    async fn run_and_settle(self: &Arc<Self>, delivery: &dyn Delivery, admitted: &Admitted, deadline: Deadline) -> bool {
+    async fn run_and_settle(
+        self: &Arc<Self>,
+        delivery: &dyn Delivery,
+        admitted: &Admitted,
+        deadline: Deadline,
+    ) -> bool {
         let is_call = admitted.request.call.is_some();
         let run = self.run(admitted, deadline);
         tokio::pin!(run);

@@ -55,7 +55,9 @@ impl VolumeManager {
                 match manager.driver.setup(new_install).await {
                     Ok(()) => match manager.driver_is_up().await {
                         Ok(()) => return,
-                        Err(error) => tracing::error!(%error, "rows could not be read after driver setup, trying again"),
+                        Err(error) => {
+                            tracing::error!(%error, "rows could not be read after driver setup, trying again")
+                        }
                     },
                     Err(error) if attempt <= manager.options.reinit_driver_count => {
                         tracing::error!(%error, attempt, "Failed to initialize driver.");

@@ -115,6 +115,7 @@ async fn tls_with_authorities_names_and_client_certificates() {
         code:add_pathz(code:lib_dir(rabbit) ++ "/../" ++ D ++ "/ebin"),
         application:set_env(rabbit, auth_mechanisms, ['PLAIN', 'AMQPLAIN', 'EXTERNAL']),
         application:set_env(rabbit, ssl_cert_login_from, common_name),
+        application:set_env(rabbit, ssl_options, [{verify, verify_peer}]),
         {ok, _} = application:ensure_all_started(rabbitmq_auth_mechanism_ssl),
         rabbit_registry:register(auth_mechanism, <<"EXTERNAL">>, rabbit_auth_mechanism_ssl)."#;
     broker.ctl(&["eval", plugin]).await.unwrap();

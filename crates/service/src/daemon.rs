@@ -55,9 +55,12 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     // The ports first: a second daemon on them must change nothing.
-    let admin = listen(&config.scoria.admin_listen, config.scoria.admin_listen_port, "[scoria] admin_listen_port").await?;
+    let admin =
+        listen(&config.scoria.admin_listen, config.scoria.admin_listen_port, "[scoria] admin_listen_port").await?;
     let front_door = match config.scoria.standalone {
-        true => Some(listen(&config.scoria.api_listen, config.scoria.api_listen_port, "[scoria] api_listen_port").await?),
+        true => {
+            Some(listen(&config.scoria.api_listen, config.scoria.api_listen_port, "[scoria] api_listen_port").await?)
+        }
         false => None,
     };
     let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
@@ -129,8 +132,11 @@ impl Daemon {
     }
 
     fn serve_admin(&self, listener: TcpListener, metrics: PrometheusHandle) -> anyhow::Result<()> {
-        let status =
-            ServiceStatus { managers: self.managers.clone(), locks: self.locks.clone(), transport: self.transport.clone() };
+        let status = ServiceStatus {
+            managers: self.managers.clone(),
+            locks: self.locks.clone(),
+            transport: self.transport.clone(),
+        };
         let state = admin::AdminState {
             status: Arc::new(status),
             metrics: Arc::new(move || metrics.render()),
@@ -144,7 +150,8 @@ impl Daemon {
         tracing::info!("{name} listens on http://{address}");
         let stop = self.tasks.stop_token();
         self.tasks.spawn(name, async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
+            let served =
+                axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
             if let Err(error) = served {
                 tracing::error!(%error, "{name} ended");
             }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use scoria_conf::{Backend, Config, Driver, OverSubscription, SecureMode, Transport as Scheme, TransportHost, TransportUrl};
+use scoria_conf::{
+    Backend, Config, Driver, OverSubscription, SecureMode, Transport as Scheme, TransportHost, TransportUrl,
+};
 use scoria_coordination::{Coordinator, Scope};
 use scoria_db::{Database, QuotaDefaults};
 use scoria_drivers::{LocalDriver, LocalOptions, NfsDriver, NfsOptions, VolumeDriver};
@@ -141,9 +143,8 @@ pub fn transport(config: &Config) -> anyhow::Result<Arc<dyn Transport>> {
 }
 
 fn brokers(url: &TransportUrl) -> Vec<BrokerHost> {
-    let broker = |host: &TransportHost| {
-        BrokerHost::new(&host.host, host.port, &host.username, host.password.expose_secret())
-    };
+    let broker =
+        |host: &TransportHost| BrokerHost::new(&host.host, host.port, &host.username, host.password.expose_secret());
     url.hosts.iter().map(broker).collect()
 }
 

@@ -35,4 +35,4 @@ pub use python::{PythonChild, PythonPeer, repository};
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;
 pub use shared::SharedServers;
-pub use site::{BACKEND, Setting, Site};
+pub use site::{BACKEND, Setting, Site, mount_point};

@@ -122,8 +122,7 @@ impl Site {
     /// # Errors
     /// `unshare` is not installed.
     pub fn command(&self, service: &Path) -> Result<Command> {
-        let hash = Md5::digest(EXPORT).iter().fold(String::new(), |hash, byte| hash + &format!("{byte:02x}"));
-        let mount_point = self.dir.path().join("state/mnt").join(hash);
+        let mount_point = mount_point(&self.dir.path().join("state/mnt"), EXPORT);
         let script = r#"mkdir -p "$2" && mount --bind "$1" "$2" && shift 2 && exec "$@""#;
         let mut command = Command::new(program("unshare", "util-linux")?);
         command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
@@ -143,6 +142,12 @@ impl Site {
         anyhow::ensure!(out.status.success(), "cinder-manage db sync: {}", String::from_utf8_lossy(&out.stderr));
         Ok(())
     }
+}
+
+/// Where the NFS driver, Python's and ours, mounts a share below `nfs_mount_point_base`.
+#[must_use]
+pub fn mount_point(base: &Path, share: &str) -> PathBuf {
+    base.join(Md5::digest(share).iter().fold(String::new(), |hash, byte| hash + &format!("{byte:02x}")))
 }
 
 #[cfg(test)]

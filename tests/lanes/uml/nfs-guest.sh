@@ -12,21 +12,21 @@ rm -rf $state && mkdir -p $state/rpc_pipefs $state/v4recovery $state/sm $state/s
 : >$state/rmtab
 mount -t rpc_pipefs rpc_pipefs $state/rpc_pipefs
 mount -t nfsd nfsd /proc/fs/nfsd
-mkdir -p /export
-mkfs.ext4 -q -F /dev/ubda && mount /dev/ubda /export && chmod 777 /export || die "no disk to export"
+mkdir -p /disk
+mkfs.ext4 -q -F /dev/ubda && mount /dev/ubda /disk && mkdir -m 777 /disk/export || die "no disk to export"
 rpcbind -w || die "no rpcbind"
 rpc.statd --no-notify || die "no rpc.statd"
 echo 10 >/proc/fs/nfsd/nfsv4leasetime
 echo 10 >/proc/fs/nfsd/nfsv4gracetime
 rpc.mountd --no-nfs-version 2 || die "no rpc.mountd"
-exportfs -o rw,no_root_squash,insecure,no_subtree_check,fsid=0 '*:/export' || die "cannot export"
+exportfs -o rw,no_root_squash,insecure,no_subtree_check,fsid=0 '*:/disk/export' || die "cannot export"
 rpc.nfsd 8 || die "no nfsd"
 # A fresh server has no clients to wait for; without this the first lock hangs for a minute and a half.
 echo Y >/proc/fs/nfsd/v4_end_grace
 echo Y >/proc/fs/lockd/nlm_end_grace 2>/dev/null
 
-export SCORIA_NFS_VERSION=$version SCORIA_NFS_DIRECTORY=/export SCORIA_NFS_OPTIONS=vers=$version,proto=tcp
+export SCORIA_NFS_VERSION=$version SCORIA_NFS_DIRECTORY=/disk/export SCORIA_NFS_OPTIONS=vers=$version,proto=tcp
 # Version 4 has one tree of exports, whose root our export is.
-case $version in 3) SCORIA_NFS_SHARE=127.0.0.1:/export ;; *) SCORIA_NFS_SHARE=127.0.0.1:/ ;; esac
+case $version in 3) SCORIA_NFS_SHARE=127.0.0.1:/disk/export/ ;; *) SCORIA_NFS_SHARE=127.0.0.1:/ ;; esac
 export SCORIA_NFS_SHARE
 exec "$@"

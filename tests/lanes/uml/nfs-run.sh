@@ -3,7 +3,7 @@
 #
 # Runs COMMAND inside a user-mode Linux guest that has a real kernel NFS server and client, so that no module of the host's kernel
 # and no right on the host is needed. COMMAND finds in its environment
-#   SCORIA_NFS_SHARE      what to mount, e.g. 127.0.0.1:/export
+#   SCORIA_NFS_SHARE      what to mount, with a slash at its end: the name of a directory in it may follow
 #   SCORIA_NFS_OPTIONS    with which options, e.g. vers=4.2,proto=tcp
 #   SCORIA_NFS_VERSION    the version alone
 #   SCORIA_NFS_DIRECTORY  the exported directory itself, to look behind the server's back

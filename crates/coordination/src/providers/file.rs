@@ -169,25 +169,20 @@ impl Provider for FileProvider {
         owner: &Owner,
         wait: WaitPolicy,
     ) -> Result<Box<dyn HeldLock>, Error> {
-        if self.closed.is_cancelled() {
-            return Err(Error::Closed);
-        }
         let busy = || Error::Busy { name: bare(name).to_owned(), by: String::new() };
         let turn = self.turns.take_within(name, mode, wait).await.ok_or_else(busy)?;
-        let lost = self.shared.all().child_token();
-        let claim = Claim {
-            shared: self.shared.clone(),
-            id: self.next.fetch_add(1, Ordering::Relaxed),
-            name: name.to_owned(),
-            lost: lost.clone(),
-            given_back: false,
-        };
-        let wanted = Arc::new(Wanted { id: claim.id, name: name.to_owned(), mode, owner: owner.clone(), lost });
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let claim = Claim { shared: self.shared.clone(), id, given_back: false };
         let mut pause = PAUSE;
         loop {
-            let wanted = wanted.clone();
+            if self.closed.is_cancelled() {
+                return Err(Error::Closed);
+            }
+            // Each try has a token of its own: what is lost while we wait is none of ours.
+            let lost = self.shared.all().child_token();
+            let wanted = Wanted { id, name: name.to_owned(), mode, owner: owner.clone(), lost: lost.clone() };
             if self.shared.worker.run(move |table| table.try_lock(&wanted)).await?? {
-                return Ok(Box::new(FileLock { claim, turn }));
+                return Ok(Box::new(FileLock { claim, turn, name: name.to_owned(), lost }));
             }
             match wait {
                 WaitPolicy::Until(deadline) if !deadline.has_passed() => tokio::select! {
@@ -219,26 +214,15 @@ impl Provider for FileProvider {
 struct Claim {
     shared: Arc<Shared>,
     id: u64,
-    name: String,
-    lost: CancellationToken,
     given_back: bool,
 }
 
 impl Claim {
-    fn lost_because(&self, reason: &str) -> Error {
-        self.lost.cancel();
-        Error::Lost { name: bare(&self.name).to_owned(), reason: reason.to_owned() }
-    }
-
-    async fn give_back(mut self) -> Result<(), Error> {
+    /// Gives back what there is; the inner error says why it was ours no longer.
+    async fn give_back(mut self) -> Result<Result<(), String>, Error> {
         self.given_back = true;
         let id = self.id;
-        let silent = self.lost.is_cancelled();
-        match self.shared.worker.run(move |table| table.release(id)).await? {
-            Ok(()) if silent => Err(self.lost_because("the lock directory was closed, or silent for too long")),
-            Ok(()) => Ok(()),
-            Err(reason) => Err(self.lost_because(&reason)),
-        }
+        self.shared.worker.run(move |table| table.release(id)).await
     }
 }
 
@@ -256,6 +240,14 @@ impl Drop for Claim {
 struct FileLock {
     claim: Claim,
     turn: Turn,
+    name: String,
+    lost: CancellationToken,
+}
+
+/// Tells the holder, too.
+fn lost_because(name: &str, lost: &CancellationToken, reason: &str) -> Error {
+    lost.cancel();
+    Error::Lost { name: bare(name).to_owned(), reason: reason.to_owned() }
 }
 
 #[async_trait]
@@ -265,23 +257,28 @@ impl HeldLock for FileLock {
     }
 
     fn lost(&self) -> CancellationToken {
-        self.claim.lost.clone()
+        self.lost.clone()
     }
 
     async fn verify(&self) -> Result<(), Error> {
-        if self.claim.lost.is_cancelled() {
-            return Err(self.claim.lost_because("it was noticed before"));
+        if self.lost.is_cancelled() {
+            return Err(lost_because(&self.name, &self.lost, "it was noticed before"));
         }
         let id = self.claim.id;
         let verified = self.claim.shared.worker.run(move |table| table.verify(id)).await?;
-        verified.map_err(|reason| self.claim.lost_because(&reason))
+        verified.map_err(|reason| lost_because(&self.name, &self.lost, &reason))
     }
 
     async fn release(self: Box<Self>) -> Result<(), Error> {
-        let Self { claim, turn } = *self;
+        let Self { claim, turn, name, lost } = *self;
+        let told = lost.is_cancelled();
         let result = claim.give_back().await;
         drop(turn);
-        result
+        match result? {
+            Ok(()) if told => Err(lost_because(&name, &lost, "the lock directory was closed, or silent for too long")),
+            Ok(()) => Ok(()),
+            Err(reason) => Err(lost_because(&name, &lost, &reason)),
+        }
     }
 }
 

@@ -2,9 +2,12 @@
 //! `cinder-manage db sync` makes. Set INSTA_UPDATE=always to accept changed statements.
 
 mod attachments;
+mod faults;
 mod metadata;
 mod place;
+mod python;
 mod quotas;
+mod schema;
 mod services;
 mod snapshots;
 mod tables;

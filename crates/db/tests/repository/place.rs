@@ -97,6 +97,15 @@ impl Place {
         text.trim().to_owned()
     }
 
+    /// The server's URL in sqlx's form, for connections of the test's own.
+    pub(crate) fn sqlx_url(&self) -> String {
+        match &self.running {
+            Running::MariaDb(server) => server.sqlx_url(),
+            Running::Postgres(server) => server.sqlx_url(),
+            Running::Sqlite => self.url.clone(),
+        }
+    }
+
     /// Counts rows.
     pub(crate) async fn count(&self, table: &str, condition: &str) -> u64 {
         self.sql(&format!("SELECT COUNT(*) FROM {table} WHERE {condition}")).await.parse().unwrap()

@@ -223,7 +223,8 @@ pub(crate) async fn lists_are_filtered_and_paged(place: &Place) {
         wanted.glance_metadata = pairs(&[("image_id", "i")]);
         ids.push(db.volume_create(&wanted).await.unwrap().id);
     }
-    db.attachment_create(&Attachment::new(AttachmentId::random(), ids[2].clone())).await.unwrap();
+    let attached = ids[2].clone();
+    db.attachment_create(&Attachment::new(AttachmentId::random(), attached.clone())).await.unwrap();
     let base = VolumeFilter { project_id: Some("list".to_owned()), ..VolumeFilter::default() };
     let numbers = async |filter: VolumeFilter| -> Vec<u64> {
         db.volumes(&filter).await.unwrap().iter().map(|volume| volume.size - 1).collect()
@@ -263,8 +264,8 @@ pub(crate) async fn lists_are_filtered_and_paged(place: &Place) {
     let everybody =
         VolumeFilter { all_tenants: true, project_id: Some("nobody".to_owned()), ..VolumeFilter::default() };
     assert!(numbers(everybody).await.len() >= 5);
-    let listed = db.volumes(&VolumeFilter { ids: vec![ids[2].clone()], ..base.clone() }).await.unwrap();
-    let loaded = db.volume_get(&ids[2]).await.unwrap().unwrap();
+    let listed = db.volumes(&VolumeFilter { ids: vec![attached.clone()], ..base.clone() }).await.unwrap();
+    let loaded = db.volume_get(&attached).await.unwrap().unwrap();
     assert_eq!(listed, [Volume { volume_type: None, ..loaded }]);
 
     let error = db.volumes(&VolumeFilter { marker: Some(VolumeId::random()), ..base.clone() }).await.unwrap_err();

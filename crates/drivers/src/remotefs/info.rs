@@ -136,7 +136,25 @@ impl Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back_and_nonsense_brings_nothing_down(
+            files in prop::collection::btree_map("[0-9a-f]{1,8}", "[0-9a-f-]{1,12}", 0..6),
+            noise in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut info = Info::default();
+            info.set_active(VOLUME);
+            for (snapshot, file) in &files {
+                info.insert(snapshot, &format!("{VOLUME}.{file}"));
+            }
+            prop_assert_eq!(Info::parse(info.to_text().as_bytes(), VOLUME).unwrap(), info);
+            drop(Info::parse(&noise, VOLUME));
+        }
+    }
 
     const VOLUME: &str = "volume-aa";
 

@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use scoria_model::{Connector, GIB, Snapshot, Volume};
-use scoria_runtime::{CancellationToken, Deadline};
 use serde_json::json;
 
 use self::core::Core;
@@ -43,8 +42,10 @@ use crate::{
     Work,
 };
 
-/// How long one report of capacity may take.
-const STATS_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one share's report of capacity may take.
+const STATS_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a share may take to tell whether it has room for a new volume.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What drivers on shares differ in: how shares are found and made reachable, and what is told of them.
 #[async_trait]
@@ -113,7 +114,9 @@ impl<F: Flavour> RemoteFsDriver<F> {
                 place.discard_leftovers().await?;
                 place.capacity().await.map(Some)
             };
-            match look.await {
+            // A share that hangs must not keep the others from being used.
+            let looked = tokio::time::timeout(LOOK_TIMEOUT, look).await;
+            match looked.unwrap_or_else(|_| Err(place.share.silent())) {
                 Ok(None) => earlier = Some(place),
                 Ok(Some(capacity)) => {
                     let is_better = best.as_ref().is_none_or(|(allocated, _)| capacity.allocated < *allocated);
@@ -167,14 +170,27 @@ impl<F: Flavour> VolumeDriver for RemoteFsDriver<F> {
     }
 
     async fn stats(&self) -> Result<BackendStats, Error> {
-        let work = Work { cancel: CancellationToken::new(), deadline: Deadline::after(STATS_TIMEOUT), token: None };
+        let work = Work::unlimited();
         let (mut total, mut free, mut promised) = (0, 0, 0);
+        let mut outcome = None;
         for share in self.flavour.mounted(&self.core).await? {
-            let capacity = Place::new(&self.core, share, String::new(), &work).capacity().await?;
-            total += capacity.total;
-            free += capacity.available;
-            promised += capacity.allocated;
+            let place = Place::new(&self.core, Arc::clone(&share), String::new(), &work);
+            let counted = tokio::time::timeout(STATS_TIMEOUT, place.capacity()).await;
+            match counted.unwrap_or_else(|_| Err(share.silent())) {
+                Ok(capacity) => {
+                    total += capacity.total;
+                    free += capacity.available;
+                    promised += capacity.allocated;
+                    outcome = Some(Ok(()));
+                }
+                Err(error) => {
+                    tracing::warn!(share = share.address, %error, "share left out of the report");
+                    outcome = outcome.or(Some(Err(error)));
+                }
+            }
         }
+        // One share that answers is enough; when none does, the back end is down.
+        outcome.unwrap_or(Ok(()))?;
         #[allow(clippy::cast_precision_loss, reason = "reported as a float")]
         let gib = |bytes: u64| bytes as f64 / GIB as f64;
         let settings = &self.core.settings;

@@ -12,7 +12,7 @@ use super::shares::Entry;
 use crate::{Error, ErrorKind};
 
 /// How long one `mount` may take: a dead server keeps it for minutes.
-const MOUNT_TIMEOUT: Duration = Duration::from_secs(120);
+const MOUNT_TIMEOUT: Duration = Duration::from_secs(60);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 
 /// One line of the mount table.

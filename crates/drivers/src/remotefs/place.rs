@@ -11,12 +11,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use scoria_runtime::{Command, Output};
+use scoria_runtime::{Command, Deadline, Output};
 
 use super::core::Core;
 use super::disk::{self, Stat};
 use super::names;
-use super::shares::Share;
+use super::shares::{CALL_TIMEOUT, Share};
 use crate::{Error, ErrorKind, Work};
 
 /// A volume's place on a share.
@@ -62,8 +62,16 @@ impl<'a> Place<'a> {
         Error::driver(ErrorKind::Cancelled, format!("work on {} was stopped before it was done", self.name))
     }
 
-    /// Runs one file call on the share's threads.
+    /// Runs one file call on the share's threads, within the share's time for one call.
     pub(crate) async fn call<T, F>(&self, call: F) -> Result<io::Result<T>, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> io::Result<T> + Send + 'static,
+    {
+        self.call_until(Deadline::after(CALL_TIMEOUT), call).await
+    }
+
+    async fn call_until<T, F>(&self, deadline: Deadline, call: F) -> Result<io::Result<T>, Error>
     where
         T: Send + 'static,
         F: FnOnce() -> io::Result<T> + Send + 'static,
@@ -77,7 +85,7 @@ impl<'a> Place<'a> {
         };
         tokio::select! {
             biased;
-            answer = self.share.pool.run(call) => Ok(answer?),
+            answer = self.share.pool.run_until(deadline, call) => Ok(answer?),
             () = self.work.cancel.cancelled() => Err(self.stopped()),
             () = self.work.deadline.wait() => Err(self.stopped()),
         }
@@ -95,7 +103,12 @@ impl<'a> Place<'a> {
         F: FnOnce(&Path) -> io::Result<T> + Send + 'static,
     {
         let path = self.path(name);
-        match self.call(move || call(&path)).await? {
+        let result = self.call(move || call(&path)).await?;
+        self.unless_root(what, name, result)
+    }
+
+    fn unless_root<T>(&self, what: &str, name: &str, result: io::Result<T>) -> Result<Option<T>, Error> {
+        match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.has_root() => Ok(None),
             Err(error) => Err(Error::io(what, &self.path(name), &error)),
@@ -186,8 +199,13 @@ impl<'a> Place<'a> {
     /// Gives a finished file its permissions, brings it to the disk and then gives it its final name.
     pub(crate) async fn publish(&self, aside: &str, name: &str) -> Result<(), Error> {
         let access = self.core.security().access();
-        if self.as_ourselves("finish", aside, move |path| disk::finish(path, access)).await?.is_none() {
-            let path = self.path(aside);
+        let path = self.path(aside);
+        // Bringing a large copy to a slow disk takes as long as it takes; the operation's own deadline bounds it.
+        let finished = {
+            let path = path.clone();
+            self.call_until(Deadline::NEVER, move || disk::finish(&path, access)).await?
+        };
+        if self.unless_root("finish", aside, finished)?.is_none() {
             self.as_root("chmod", vec![access.chmod().into(), path.clone().into()]).await?;
             let sync =
                 vec!["if=/dev/null".into(), prefixed("of=", &path), "conv=notrunc,fsync".into(), "status=none".into()];

@@ -8,11 +8,12 @@ use std::time::Duration;
 use scoria_runtime::BlockingPool;
 
 use super::capacity::Usage;
+use crate::{Error, ErrorKind};
 
 /// Threads for file calls on one share.
 const THREADS: usize = 8;
-/// How long one file call may take: longer than a server's restart on a soft mount needs, shorter than a caller waits.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one file call may take: long for a healthy server, short for those who wait for a dead one.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A share and what is known of it.
 #[derive(Debug)]
@@ -25,6 +26,14 @@ pub struct Share {
     pub(crate) pool: BlockingPool,
     /// What volumes on it take, as last counted.
     pub(crate) usage: Mutex<Usage>,
+}
+
+impl Share {
+    /// The error when it does not answer in time.
+    pub(crate) fn silent(&self) -> Error {
+        let message = format!("share {} does not respond; check its server and its mount", self.address);
+        Error::driver(ErrorKind::Unavailable, message)
+    }
 }
 
 /// The shares ever met by this process, so that a share keeps its threads and its figures.

@@ -76,6 +76,10 @@ impl Place<'_> {
             let chain = self.whole_chain(self.active(&info), volume).await?;
             let (Some(top), base) = (chain.first(), chain.last()) else { return Ok(Metadata::new()) };
             let overlay = names::overlay(&self.name, id);
+            if !names::is_of(&overlay, &self.name) {
+                // Python would refuse the file; so would we, the next time.
+                return Err(Error::invalid_snapshot(format!("{id} cannot be a file name: use a UUID")));
+            }
             let (aside, length) = (self.aside(), bytes(volume.size)?);
             self.build(&overlay, self.create_overlay(&aside, &top.file, top.format, length)).await?;
             info.insert(id, &overlay);

@@ -44,7 +44,7 @@ pub fn mount_point(base: &Path) -> PathBuf {
     base.join(md5_hex(ADDRESS))
 }
 
-fn md5_hex(text: &str) -> String {
+pub fn md5_hex(text: &str) -> String {
     let mut child = Command::new("md5sum");
     let mut child = child.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();

@@ -26,6 +26,8 @@ pub(crate) enum Trial {
 struct State {
     trial: Trial,
     steps: usize,
+    /// A step is running: the steps of an operation within it are part of it.
+    within: bool,
     lose_lock: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -41,7 +43,7 @@ impl std::fmt::Debug for Script {
 
 impl Default for Script {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(State { trial: Trial::Plain, steps: 0, lose_lock: Arc::new(|_| {}) })))
+        Self(Arc::new(Mutex::new(State { trial: Trial::Plain, steps: 0, within: false, lose_lock: Arc::new(|_| {}) })))
     }
 }
 
@@ -64,29 +66,51 @@ impl Script {
         self.state().steps
     }
 
-    fn next(&self) -> (Trial, usize) {
+    /// What is to happen to the next step; `None` for a step within another.
+    fn enter(&self) -> Option<(Trial, usize)> {
         let mut state = self.state();
+        if state.within {
+            return None;
+        }
+        state.within = true;
         state.steps += 1;
-        (state.trial, state.steps - 1)
+        Some((state.trial, state.steps - 1))
+    }
+
+    fn leave(&self) {
+        self.state().within = false;
     }
 }
 
 /// Runs one step the way the script says.
 pub(crate) async fn run_one<O: Send>(operation: &mut O, step: &dyn Step<O>, held: &Held) -> Result<(), Failure> {
-    match held.script.next() {
-        (Trial::Twice, _) => {
+    let Some((trial, number)) = held.script.enter() else { return step.run(operation, held).await };
+    let outcome = scripted(operation, step, held, trial, number).await;
+    held.script.leave();
+    outcome
+}
+
+async fn scripted<O: Send>(
+    operation: &mut O,
+    step: &dyn Step<O>,
+    held: &Held,
+    trial: Trial,
+    number: usize,
+) -> Result<(), Failure> {
+    match trial {
+        Trial::Twice => {
             step.run(operation, held).await?;
             step.run(operation, held).await
         }
-        (Trial::FailAt(at), number) if at == number => {
+        Trial::FailAt(at) if at == number => {
             step.run(operation, held).await?;
             Err(Fault::new(FaultClass::VolumeDriverException, format!("scripted failure at {}", step.name())).into())
         }
-        (Trial::ReplyLostAt(at), number) if at == number => {
+        Trial::ReplyLostAt(at) if at == number => {
             step.run(operation, held).await?;
             Err(Interruption::Unavailable(format!("scripted loss of the answer at {}", step.name())).into())
         }
-        (Trial::LockLostAt(at), number) if at == number => {
+        Trial::LockLostAt(at) if at == number => {
             let lose = held.script.state().lose_lock.clone();
             held.names().for_each(|name| lose(name));
             held.check(step.name())?;

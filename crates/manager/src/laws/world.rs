@@ -189,7 +189,8 @@ fn files_below(dir: &Path) -> Vec<String> {
         .map(|entry| entry.unwrap())
         .filter(|entry| entry.file_type().unwrap().is_file())
         .map(|entry| entry.file_name().into_string().unwrap())
-        .filter(|name| !name.starts_with('.'))
+        // The share's own lock stays as long as its volume; the driver's suite looks after it.
+        .filter(|name| !name.ends_with(".scoria-lock"))
         .collect();
     files.sort();
     files

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use scoria_db::{Attached, AttachmentFilter, Expect, VolumeChange};
 use scoria_model::{
-    AttachStatus, Attachment, AttachmentId, Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Volume,
-    VolumeId, VolumeStatus, object,
+    AttachStatus, Attachment, AttachmentId, Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType,
+    Volume, VolumeId, VolumeStatus, object,
 };
 use serde_json::Value;
 
@@ -40,7 +40,12 @@ pub(super) async fn attach(manager: &Arc<VolumeManager>, job: &Job, mut args: Ar
     Ok(object::encode_attachment(&outcome?))
 }
 
-async fn attach_locked(manager: &VolumeManager, job: &Job, id: &VolumeId, asked: &Attach) -> Result<Attachment, Failure> {
+async fn attach_locked(
+    manager: &VolumeManager,
+    job: &Job,
+    id: &VolumeId,
+    asked: &Attach,
+) -> Result<Attachment, Failure> {
     let volume = manager.db.volume_get(id).await?.ok_or_else(|| Fault::volume_not_found(id))?;
     let attached_mode = volume.admin_metadata.get("attached_mode");
     if volume.status == VolumeStatus::Attaching && attached_mode.is_some_and(|mode| *mode != asked.mode) {

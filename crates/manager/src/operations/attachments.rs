@@ -47,7 +47,8 @@ pub(super) async fn update(manager: &Arc<VolumeManager>, job: &Job, mut args: Ar
             ..AttachmentChange::default()
         };
         manager.db.attachment_update(&id, &change).await?;
-        let text = |key: &str, otherwise: &str| connector.get(key).and_then(Value::as_str).unwrap_or(otherwise).to_owned();
+        let text =
+            |key: &str, otherwise: &str| connector.get(key).and_then(Value::as_str).unwrap_or(otherwise).to_owned();
         let (host, mountpoint) = (text("host", ""), text("mountpoint", "na"));
         let attached = Attached {
             instance_uuid: attachment.instance_uuid.as_deref(),

@@ -169,7 +169,8 @@ mod tests {
         let specs = |pairs: &[(&str, &str)]| -> Metadata {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
-        let asked = specs(&[("read_iops_sec_per_gb", "10"), ("read_iops_sec_per_gb_min", "50"), ("read_iops_sec_max", "200")]);
+        let asked =
+            specs(&[("read_iops_sec_per_gb", "10"), ("read_iops_sec_per_gb_min", "50"), ("read_iops_sec_max", "200")]);
         assert_eq!(per_gigabyte(asked.clone(), 1), specs(&[("read_iops_sec", "50")]));
         assert_eq!(per_gigabyte(asked.clone(), 10), specs(&[("read_iops_sec", "100")]));
         assert_eq!(per_gigabyte(asked, 100), specs(&[("read_iops_sec", "200")]));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use scoria_db::{Expect, SnapshotChange, VolumeChange, WorkerClaim};
 use scoria_model::{
-    Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Snapshot, SnapshotId, SnapshotStatus, Volume,
-    VolumeId,
+    Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Snapshot, SnapshotId, SnapshotStatus,
+    Volume, VolumeId,
 };
 use serde_json::{Value, json};
 
@@ -69,8 +69,11 @@ async fn create_locked(manager: &VolumeManager, job: &Job, id: &SnapshotId, held
     if snapshot.status != SnapshotStatus::Creating {
         return Err(Interruption::Superseded(snapshot.status.to_string()).into());
     }
-    let volume =
-        manager.db.volume_get(&snapshot.volume_id).await?.ok_or_else(|| Fault::volume_not_found(&snapshot.volume_id))?;
+    let volume = manager
+        .db
+        .volume_get(&snapshot.volume_id)
+        .await?
+        .ok_or_else(|| Fault::volume_not_found(&snapshot.volume_id))?;
     let claim = manager.claim(ResourceType::Snapshot, id.as_str(), "creating", loaded.worker.as_ref()).await?;
     manager.notify_snapshot(&job.context, &snapshot, &volume, "create.start").await;
     let mut create = Create { manager, snapshot, volume, claim, volume_admin_metadata: Metadata::new() };
@@ -198,7 +201,8 @@ impl<'a> Step<Create<'a>> for Finish {
             ..SnapshotChange::default()
         };
         let expect = Expect::status(SnapshotStatus::Creating).by(Some(&create.claim));
-        let swap = create.manager.db.snapshot_finish(&create.snapshot.id, &expect, &change, Some(&create.claim)).await?;
+        let swap =
+            create.manager.db.snapshot_finish(&create.snapshot.id, &expect, &change, Some(&create.claim)).await?;
         settled(swap, &["available"])?;
         create.snapshot.status = SnapshotStatus::Available;
         Ok(())

@@ -14,8 +14,8 @@ use scoria_db::{Expect, VolumeChange, WorkerClaim};
 use scoria_drivers::VolumeFacts;
 use scoria_model::object::RequestSpec;
 use scoria_model::{
-    Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Snapshot, SnapshotId, Timestamp, Volume, VolumeId,
-    VolumeStatus,
+    Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Snapshot, SnapshotId, Timestamp, Volume,
+    VolumeId, VolumeStatus,
 };
 use serde_json::{Map, Value, json};
 
@@ -77,7 +77,9 @@ pub(super) async fn run(manager: &Arc<VolumeManager>, job: &Job, mut args: Args)
     let source = source_id(spec.as_ref(), &volume);
     // Without `retry` the scheduler would not know that it is being asked again.
     let reschedule = match (spec, filter_properties) {
-        (Some(spec), Some(Value::Object(filter_properties))) if allow_reschedule && filter_properties.contains_key("retry") => {
+        (Some(spec), Some(Value::Object(filter_properties)))
+            if allow_reschedule && filter_properties.contains_key("retry") =>
+        {
             Some(Reschedule { spec, filter_properties })
         }
         _ => None,
@@ -164,14 +166,7 @@ async fn create_locked(
         };
     }
     let claim = manager.claim(ResourceType::Volume, id.as_str(), "creating", loaded.worker.as_ref()).await?;
-    let mut create = Create {
-        manager,
-        job,
-        volume,
-        claim,
-        source: Source::Blank,
-        facts: VolumeFacts::default(),
-    };
+    let mut create = Create { manager, job, volume, claim, source: Source::Blank, facts: VolumeFacts::default() };
     let outcome = match create.prepare(&source).await {
         Ok(()) => {
             manager.notify_volume(&job.context, &create.volume, "create.start").await;

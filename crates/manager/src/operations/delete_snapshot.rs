@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use scoria_db::{QuotaRelease, SnapshotChange, Expect, LoadedSnapshot, WorkerClaim};
+use scoria_db::{Expect, LoadedSnapshot, QuotaRelease, SnapshotChange, WorkerClaim};
 use scoria_model::{
-    Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Snapshot, SnapshotId, SnapshotStatus, Volume,
-    VolumeId,
+    Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Snapshot, SnapshotId, SnapshotStatus,
+    Volume, VolumeId,
 };
 use serde_json::Value;
 
@@ -57,7 +57,8 @@ async fn delete(
         Ok(held) => held,
         Err(Failure::Fault(fault)) => {
             let change = SnapshotChange { status: Some(SnapshotStatus::ErrorDeleting), ..SnapshotChange::default() };
-            let swap = manager.db.snapshot_update(id, &Expect { status: ASKED.to_vec(), worker: None }, &change).await?;
+            let swap =
+                manager.db.snapshot_update(id, &Expect { status: ASKED.to_vec(), worker: None }, &change).await?;
             settled(swap, &["error_deleting"])?;
             return Err(fault.into());
         }
@@ -85,13 +86,15 @@ pub(super) async fn delete_locked(
     if !ASKED.contains(&snapshot.status) {
         return Err(Interruption::Superseded(snapshot.status.to_string()).into());
     }
-    let volume =
-        manager.db.volume_get(&snapshot.volume_id).await?.ok_or_else(|| Fault::volume_not_found(&snapshot.volume_id))?;
+    let volume = manager
+        .db
+        .volume_get(&snapshot.volume_id)
+        .await?
+        .ok_or_else(|| Fault::volume_not_found(&snapshot.volume_id))?;
     let status = snapshot.status.to_string();
     let claim = manager.claim(ResourceType::Snapshot, id.as_str(), &status, loaded.worker.as_ref()).await?;
     manager.notify_snapshot(&job.context, snapshot, &volume, "delete.start").await;
-    let mut delete =
-        Delete { manager, loaded, volume, claim, unmanage, volume_admin_metadata: Metadata::new() };
+    let mut delete = Delete { manager, loaded, volume, claim, unmanage, volume_admin_metadata: Metadata::new() };
     match steps::run(&mut delete, &[&RemoveSnapshot, &RecordFormat, &Destroy], held).await {
         Ok(()) => {
             manager.notify_snapshot(&job.context, delete.snapshot(), &delete.volume, "delete.end").await;
@@ -182,7 +185,10 @@ impl<'a> Step<Delete<'a>> for Destroy {
         }
         let expect = Expect { status: ASKED.to_vec(), worker: Some(&delete.claim) };
         let (id, quota) = (&delete.loaded.snapshot.id, delete.quota());
-        settled(delete.manager.db.snapshot_destroy(id, &expect, quota.as_ref(), Some(&delete.claim)).await?, &["deleted"])?;
+        settled(
+            delete.manager.db.snapshot_destroy(id, &expect, quota.as_ref(), Some(&delete.claim)).await?,
+            &["deleted"],
+        )?;
         let snapshot = &mut delete.loaded.snapshot;
         (snapshot.status, snapshot.deleted) = (SnapshotStatus::Deleted, true);
         Ok(())

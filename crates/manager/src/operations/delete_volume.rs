@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use scoria_db::{Expect, Loaded, QuotaRelease, VolumeChange, WorkerClaim};
-use scoria_model::{
-    AttachStatus, Fault, FaultClass, ResourceType, SnapshotStatus, Volume, VolumeId, VolumeStatus,
-};
+use scoria_model::{AttachStatus, Fault, FaultClass, ResourceType, SnapshotStatus, Volume, VolumeId, VolumeStatus};
 use serde_json::Value;
 
 use super::delete_snapshot;
@@ -19,7 +17,8 @@ use crate::manager::VolumeManager;
 use crate::steps::{self, Step};
 
 /// Statuses in which cinder-api asks for a deletion.
-const ASKED: [VolumeStatus; 3] = [VolumeStatus::Deleting, VolumeStatus::Unmanaging, VolumeStatus::ErrorManagingDeleting];
+const ASKED: [VolumeStatus; 3] =
+    [VolumeStatus::Deleting, VolumeStatus::Unmanaging, VolumeStatus::ErrorManagingDeleting];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct How {
@@ -60,7 +59,10 @@ async fn delete(manager: &Arc<VolumeManager>, job: &Job, id: &VolumeId, how: How
         Ok(held) => held,
         Err(Failure::Fault(fault)) => {
             let change = VolumeChange::status(VolumeStatus::ErrorDeleting);
-            settled(manager.db.volume_update(id, &Expect { status: ASKED.to_vec(), worker: None }, &change).await?, &["error_deleting"])?;
+            settled(
+                manager.db.volume_update(id, &Expect { status: ASKED.to_vec(), worker: None }, &change).await?,
+                &["error_deleting"],
+            )?;
             return Err(fault.into());
         }
         Err(interrupted) => return Err(interrupted),
@@ -94,11 +96,14 @@ async fn delete_locked(
         return Err(Fault::new(FaultClass::Invalid, message).into());
     }
     if how.unmanage && how.cascade {
-        return Err(Fault::new(FaultClass::Invalid, "Unmanage and cascade delete options are mutually exclusive.").into());
+        return Err(
+            Fault::new(FaultClass::Invalid, "Unmanage and cascade delete options are mutually exclusive.").into()
+        );
     }
     let status = volume.status.to_string();
     let claim = manager.claim(ResourceType::Volume, id.as_str(), &status, loaded.worker.as_ref()).await?;
-    let (event, size, pool) = (if how.unmanage { "unmanage" } else { "delete" }, volume.size, manager.pool_of(volume.host.as_deref()));
+    let (event, size, pool) =
+        (if how.unmanage { "unmanage" } else { "delete" }, volume.size, manager.pool_of(volume.host.as_deref()));
     manager.notify_volume(&job.context, volume, &format!("{event}.start")).await;
     let mut delete = Delete { manager, job, loaded, claim, how };
     match steps::run(&mut delete, &[&DeleteSnapshots, &RemoveExport, &RemoveVolume, &Destroy], held).await {
@@ -159,7 +164,10 @@ impl<'a> Step<Delete<'a>> for DeleteSnapshots {
             return Err(Fault::invalid_volume(message).into());
         }
         if let Some(other) = snapshots.iter().find(|snapshot| snapshot.status != SnapshotStatus::Deleting) {
-            let message = format!("Snapshot {} was found in state {} rather than 'deleting' during cascade delete.", other.id, other.status);
+            let message = format!(
+                "Snapshot {} was found in state {} rather than 'deleting' during cascade delete.",
+                other.id, other.status
+            );
             return Err(Fault::invalid_snapshot(message).into());
         }
         for snapshot in snapshots {
@@ -220,10 +228,10 @@ impl<'a> Step<Delete<'a>> for Destroy {
         }
         let expect = Expect { status: ASKED.to_vec(), worker: Some(&delete.claim) };
         let quota = delete.quota();
-        let swap = delete.manager.db.volume_destroy(&delete.loaded, &expect, quota.as_ref(), Some(&delete.claim)).await?;
+        let swap =
+            delete.manager.db.volume_destroy(&delete.loaded, &expect, quota.as_ref(), Some(&delete.claim)).await?;
         settled(swap, &["deleted"])?;
         delete.loaded.volume.status = VolumeStatus::Deleted;
         Ok(())
     }
 }
-

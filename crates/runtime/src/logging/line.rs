@@ -167,7 +167,8 @@ mod tests {
     fn a_line_names_time_process_level_logger_and_request() {
         let lines = logged("oslo", LogFormat::Oslo, |_| {
             tracing::info!("ready");
-            let request = tracing::info_span!("request", request_id = "req-1", user = "u1", project = tracing::field::Empty);
+            let request =
+                tracing::info_span!("request", request_id = "req-1", user = "u1", project = tracing::field::Empty);
             let _entered = request.enter();
             tracing::warn!(volume = "v1", size = 3, "slow");
             request.record("project", "p1");
@@ -223,7 +224,8 @@ mod tests {
             assert_eq!(handle.levels("cinder.db")["scoria.db"], "ERROR");
         });
         let ends: Vec<_> = lines.iter().map(|line| line.split("[req-1 - -] ").nth(1).unwrap()).collect();
-        let expected = ["info 0", "error 0", "debug 1", "info 1", "error 1", "error 2", "info 3", "error 3", "info 4", "error 4"];
+        let expected =
+            ["info 0", "error 0", "debug 1", "info 1", "error 1", "error 2", "info 3", "error 3", "info 4", "error 4"];
         assert_eq!(ends, expected);
     }
 }

@@ -178,7 +178,7 @@ impl Table {
     pub(super) fn check(&self) -> Option<String> {
         for open in self.open.values().filter(|open| open.held && !open.lost.is_cancelled()) {
             if let Err(reason) = open.probe() {
-                tracing::debug!(path = %open.path.display(), reason, "lock lost");
+                tracing::warn!(path = %open.path.display(), reason, "lock lost");
                 open.lost.cancel();
             }
         }

@@ -139,6 +139,9 @@ async fn connect(host: &BrokerHost, access: &Access, socket: Socket) -> Result<C
 fn explain(host: &BrokerHost, access: &Access, error: &lapin::Error) -> String {
     let hint = match error.kind() {
         ErrorKind::ProtocolError(error) => match error.get_id() {
+            403 if access.rabbit.rabbit_login_method == LoginMethod::External => {
+                ": is the name in ssl_cert_file a user of the broker?".to_owned()
+            }
             403 => format!(": check user {:?} and its password in transport_url", host.username),
             530 => {
                 format!(": check virtual host {:?} in transport_url and the user's permissions", access.virtual_host)
