@@ -83,42 +83,6 @@ CREATE TABLE `volume_type_extra_specs` (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb3;
 CREATE INDEX `ix_volume_type_extra_specs_volume_type_id` ON `volume_type_extra_specs` (`volume_type_id`);
 
-CREATE TABLE `volume_type_projects` (
-    `id` INTEGER NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    `volume_type_id` VARCHAR(36),
-    `project_id` VARCHAR(255),
-    `created_at` DATETIME,
-    `updated_at` DATETIME,
-    `deleted_at` DATETIME,
-    `deleted` INTEGER,
-    UNIQUE (`volume_type_id`, `project_id`, `deleted`),
-    FOREIGN KEY (`volume_type_id`) REFERENCES `volume_types` (`id`)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb3;
-
-CREATE TABLE `default_volume_types` (
-    `project_id` VARCHAR(255) NOT NULL PRIMARY KEY,
-    `volume_type_id` VARCHAR(36),
-    `created_at` DATETIME,
-    `updated_at` DATETIME,
-    `deleted_at` DATETIME,
-    `deleted` TINYINT(1),
-    FOREIGN KEY (`volume_type_id`) REFERENCES `volume_types` (`id`)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb3;
-CREATE INDEX `ix_default_volume_types_volume_type_id` ON `default_volume_types` (`volume_type_id`);
-
-CREATE TABLE `encryption` (
-    `encryption_id` VARCHAR(36) NOT NULL PRIMARY KEY,
-    `cipher` VARCHAR(255),
-    `control_location` VARCHAR(255),
-    `key_size` INTEGER,
-    `provider` VARCHAR(255),
-    `volume_type_id` VARCHAR(36) NOT NULL,
-    `created_at` DATETIME,
-    `updated_at` DATETIME,
-    `deleted_at` DATETIME,
-    `deleted` TINYINT(1)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb3;
-
 CREATE TABLE `volumes` (
     `id` VARCHAR(36) NOT NULL PRIMARY KEY,
     `ec2_id` VARCHAR(255),
@@ -402,22 +366,10 @@ CREATE TABLE `messages` (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb3;
 CREATE INDEX `ix_messages_expires_at` ON `messages` (`expires_at`);
 
-CREATE TABLE `image_volume_cache_entries` (
-    `id` INTEGER NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    `image_updated_at` DATETIME,
-    `host` VARCHAR(255) NOT NULL,
-    `image_id` VARCHAR(36) NOT NULL,
-    `volume_id` VARCHAR(36) NOT NULL,
-    `size` INTEGER NOT NULL,
-    `last_used` DATETIME NOT NULL,
-    `cluster_name` VARCHAR(255)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb3;
-CREATE INDEX `ix_image_volume_cache_entries_host` ON `image_volume_cache_entries` (`host`);
-CREATE INDEX `ix_image_volume_cache_entries_image_id` ON `image_volume_cache_entries` (`image_id`);
-
 -- The rows that a fresh database starts with: the type of volumes without a type, and the default quotas.
 INSERT INTO `volume_types` (`id`, `name`, `description`, `is_public`, `deleted`, `created_at`, `updated_at`)
-VALUES (UUID(), '__DEFAULT__', 'Default Volume Type', 1, 0, UTC_TIMESTAMP(), UTC_TIMESTAMP());
+VALUES (UUID(),
+    '__DEFAULT__', 'Default Volume Type', 1, 0, UTC_TIMESTAMP(), UTC_TIMESTAMP());
 INSERT INTO `quota_classes` (`class_name`, `resource`, `hard_limit`, `deleted`, `created_at`) VALUES
     ('default', 'volumes', 10, 0, UTC_TIMESTAMP()),
     ('default', 'snapshots', 10, 0, UTC_TIMESTAMP()),

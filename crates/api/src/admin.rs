@@ -38,7 +38,6 @@ pub struct AdminState {
 ///
 /// `/healthcheck` is 200 with `OK`, or 503 with one line per part that fails; with `Accept: application/json` the body is
 /// `{"healthy": …, "parts": {"<part>": null | "<reason>"}}`.
-#[must_use]
 pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/healthcheck", get(health))

@@ -47,7 +47,7 @@ async fn python_cinderclient_on_the_command_line() {
     assert!(out.contains("data"), "{out}");
     let out = cinder(&cloud, &["list"]).await.unwrap();
     assert!(out.contains("available") && out.contains("__DEFAULT__"), "{out}");
-    let out = cinder(&cloud, &["snapshot-create", "data", "--name", "shot", "--poll"]).await.unwrap();
+    let out = cinder(&cloud, &["snapshot-create", "data", "--name", "shot"]).await.unwrap();
     assert!(out.contains("shot"), "{out}");
     let refused = cinder(&cloud, &["delete", "data"]).await.unwrap_err();
     assert!(refused.contains("have snapshots"), "{refused}");

@@ -128,6 +128,10 @@ impl Flavour for Local {
         Ok(vec![self.share()])
     }
 
+    async fn check_all(&self, _core: &Core) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn at(&self, _core: &Core, location: &str) -> Result<Arc<Share>, Error> {
         if self.directory.to_str() != Some(location) {
             let directory = self.directory.display();

@@ -281,19 +281,30 @@ impl Flavour for Nfs {
     async fn mounted(&self, core: &Core) -> Result<Vec<Arc<Share>>, Error> {
         let entries = self.configured()?;
         let mut shares = Vec::new();
-        for patient in [false, true] {
-            for entry in entries.iter().filter(|entry| patient || !self.is_put_off(&entry.address)) {
+        let (put_off, now): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| self.is_put_off(&entry.address));
+        for group in [now, put_off] {
+            for entry in group {
                 match self.mount(core, entry).await {
                     Ok(share) => shares.push(share),
                     Err(error) => tracing::error!(share = entry.address, %error, "share left out"),
                 }
             }
             // Those put off are waited for only when there is nothing else.
-            if !shares.is_empty() || entries.iter().all(|entry| !self.is_put_off(&entry.address)) {
+            if !shares.is_empty() {
                 break;
             }
         }
         if shares.is_empty() { Err(self.none_mounted()) } else { Ok(shares) }
+    }
+
+    async fn check_all(&self, core: &Core) -> Result<(), Error> {
+        for entry in self.configured()? {
+            if self.is_put_off(&entry.address) {
+                return Err(nfs_error(ErrorKind::Unavailable, format!("share {} is not mounted", entry.address)));
+            }
+            self.mount(core, &entry).await?;
+        }
+        Ok(())
     }
 
     async fn at(&self, core: &Core, location: &str) -> Result<Arc<Share>, Error> {

@@ -104,6 +104,13 @@ fn a_share_that_cannot_be_mounted_holds_nobody_up() {
         let began = Instant::now();
         create(&bed.driver, 1).await;
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        // A volume without location that is not on the other one may still lie on this one.
+        let lost = Volume::new(VolumeId::random(), 1);
+        let error = bed.driver.delete_volume(&Work::unlimited(), &lost).await.unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains("127.0.0.1:/not/there"), "{error}");
+        let mut lost = first;
+        lost.provider_location = None;
+        bed.driver.delete_volume(&Work::unlimited(), &lost).await.unwrap();
     });
 }
 
@@ -321,27 +328,112 @@ async fn a_hanging_file_call_stops_nobody_else() {
     drop(std::fs::OpenOptions::new().write(true).open(&info).unwrap());
 }
 
-/// Peer defect 12: whoever takes a volume over waits for the child of the one that died.
-#[tokio::test(flavor = "multi_thread")]
-async fn defect_12_the_child_of_a_dead_service_is_waited_for() {
-    let directory = tempfile::tempdir().unwrap();
-    let driver = LocalDriver::new(LocalOptions::new(directory.path()), executor()).unwrap();
-    let volume = create(&driver, 1).await;
-    let fence = directory.path().join(format!("volume-{}.scoria-lock", volume.id));
-    // A child that got the fence as its standard input, as our commands do, and whose parent (the shell) is gone. Python
-    // takes the lock for it: the lock belongs to the open file, not to who took it.
-    let lock = "import fcntl,os,struct,sys; f=os.open(sys.argv[1], os.O_RDWR); \
-                fcntl.fcntl(f, 37, struct.pack('hhqqi4x', 1, 0, 0, 0, 0)); \
-                os.dup2(f, 0); os.close(f); os.execvp('sh', ['sh', '-c', 'exec 3<&0; sleep 1 <&3 >/dev/null 2>&1 &'])";
-    assert!(Command::new("python3").args(["-c", lock]).arg(&fence).status().unwrap().success());
-    let began = Instant::now();
-    driver.extend_volume(&Work::unlimited(), &volume, 2).await.unwrap();
-    assert!(began.elapsed() > Duration::from_millis(500), "did not wait: {:?}", began.elapsed());
-    // And a child of ours has it: while it is held, nobody gets in.
-    let short = Work { deadline: scoria_runtime::Deadline::after(Duration::from_millis(300)), ..Work::unlimited() };
-    assert!(Command::new("python3").args(["-c", lock]).arg(&fence).status().unwrap().success());
-    let error = driver.extend_volume(&short, &volume, 3).await.unwrap_err();
-    assert!(matches!(error.kind, ErrorKind::Busy | ErrorKind::Cancelled), "{error}");
+/// Puts a `qemu-img` into a directory that only sleeps; the answer is a `PATH` on which it is found first.
+fn slow_qemu_img(tools: &Path, seconds: u32) -> String {
+    let (started, ended) = (tools.join("started"), tools.join("ended"));
+    let script = format!("#!/bin/sh\n: > {}\nsleep {seconds}\n: > {}\n", started.display(), ended.display());
+    let tool = tools.join("qemu-img");
+    std::fs::write(&tool, script).unwrap();
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{}", tools.display(), std::env::var("PATH").unwrap())
+}
+
+fn wait_for(file: &Path) {
+    for _ in 0..1000 {
+        if file.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{} has not come", file.display());
+}
+
+/// A lost lock cancels the operation: its `qemu-img` is killed, nothing further is done.
+#[test]
+fn a_lost_lock_stops_the_child_and_the_operation() {
+    const INSIDE: &str = "SCORIA_TEST_SLOW_TOOLS";
+    let name = "a_lost_lock_stops_the_child_and_the_operation";
+    let Ok(tools) = std::env::var(INSIDE) else {
+        let tools = tempfile::tempdir().unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", name, "--nocapture"]).env("PATH", slow_qemu_img(tools.path(), 5));
+        return assert!(command.env(INSIDE, tools.path()).status().unwrap().success());
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let driver = LocalDriver::new(LocalOptions::new(directory.path()), executor()).unwrap();
+        let volume = create(&driver, 1).await;
+        let snapshot = Snapshot::new(SnapshotId::random(), volume.id.clone(), 1);
+        let work = Work::unlimited();
+        let started = Path::new(&tools).join("started");
+        let lose = async {
+            while !started.exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            work.cancel.cancel();
+            Instant::now()
+        };
+        let (result, lost) = tokio::join!(driver.create_snapshot(&work, &snapshot, &volume), lose);
+        assert_eq!(result.unwrap_err().kind, ErrorKind::Cancelled);
+        assert!(lost.elapsed() < Duration::from_secs(3), "{:?}", lost.elapsed());
+        // The fence is free: nothing of the operation is left that could still write.
+        let began = Instant::now();
+        driver.extend_volume(&Work::unlimited(), &volume, 2).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert!(!directory.path().join(format!("volume-{}.info", volume.id)).exists());
+        assert!(!Path::new(&tools).join("ended").exists());
+    });
+}
+
+/// Peer defect 12: a service is killed while its `qemu-img` writes. Whoever takes the volume over waits for that child.
+#[test]
+fn defect_12_the_child_of_a_killed_service_is_waited_for() {
+    const DIRECTORY: &str = "SCORIA_TEST_SERVICE_IN";
+    const VOLUME: &str = "SCORIA_TEST_VOLUME";
+    let name = "defect_12_the_child_of_a_killed_service_is_waited_for";
+    let driver = |directory: &Path| LocalDriver::new(LocalOptions::new(directory), executor()).unwrap();
+    let existing = |id: VolumeId, directory: &Path| {
+        let mut volume = Volume::new(id, 1);
+        volume.status = VolumeStatus::Available;
+        volume.provider_location = Some(directory.to_str().unwrap().to_owned());
+        volume.admin_metadata.insert("format".into(), "raw".into());
+        volume
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let Ok(directory) = std::env::var(DIRECTORY) {
+        // The service that will be killed: it takes a snapshot, by way of a `qemu-img` that takes its time.
+        let directory = Path::new(&directory);
+        let volume = existing(std::env::var(VOLUME).unwrap().parse().unwrap(), directory);
+        let snapshot = Snapshot::new(SnapshotId::random(), volume.id.clone(), 1);
+        drop(runtime.block_on(driver(directory).create_snapshot(&Work::unlimited(), &snapshot, &volume)));
+        return;
+    }
+    let (directory, tools) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = slow_qemu_img(tools.path(), 2);
+    let (started, ended) = (tools.path().join("started"), tools.path().join("ended"));
+    let volume = existing(VolumeId::random(), directory.path());
+    runtime.block_on(driver(directory.path()).create_volume(&Work::unlimited(), &volume)).unwrap();
+    let mut service = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(DIRECTORY, directory.path())
+        .env(VOLUME, volume.id.as_str())
+        .env("PATH", path)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for(&started);
+    service.kill().unwrap();
+    service.wait().unwrap();
+    runtime.block_on(async {
+        let driver = driver(directory.path());
+        let short = Work { deadline: scoria_runtime::Deadline::after(Duration::from_millis(300)), ..Work::unlimited() };
+        let error = driver.extend_volume(&short, &volume, 2).await.unwrap_err();
+        assert!(matches!(error.kind, ErrorKind::Busy | ErrorKind::Cancelled), "{error}");
+        assert!(!ended.exists(), "the child still works");
+        driver.extend_volume(&Work::unlimited(), &volume, 2).await.unwrap();
+        assert!(ended.exists(), "the child was not waited for");
+    });
 }
 
 /// Peer defect 23: Python's NFS driver refuses to serve a back end from several hosts.

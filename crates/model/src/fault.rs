@@ -66,12 +66,12 @@ classes! {
     VolumeBackendAPIException = "cinder.exception", 500;
     VolumeDriverException = "cinder.exception", 500;
     DriverNotInitialized = "cinder.exception", 500;
-    ExportFailure = "cinder.exception", 500;
+    ExportFailure = "cinder.exception", 400;
     RemoveExportException = "cinder.exception", 500;
     ExtendVolumeError = "cinder.exception", 500;
-    MetadataCopyFailure = "cinder.exception", 500;
-    MetadataUpdateFailure = "cinder.exception", 500;
-    CleanableInUse = "cinder.exception", 500;
+    MetadataCopyFailure = "cinder.exception", 400;
+    MetadataUpdateFailure = "cinder.exception", 400;
+    CleanableInUse = "cinder.exception", 400;
     OverQuota = "cinder.exception", 500;
     VolumeLimitExceeded = "cinder.exception", 413;
     VolumeSizeExceedsAvailableQuota = "cinder.exception", 413;
@@ -79,8 +79,8 @@ classes! {
     RemoteFSException = "cinder.exception", 500;
     RemoteFSInvalidBackingFile = "cinder.exception", 500;
     NfsException = "cinder.exception", 500;
-    NfsNoSharesMounted = "cinder.exception", 404;
-    NfsNoSuitableShareFound = "cinder.exception", 404;
+    NfsNoSharesMounted = "cinder.exception", 500;
+    NfsNoSuitableShareFound = "cinder.exception", 500;
     CinderException = "cinder.exception", 500;
     NotImplementedError = "builtins", 501;
     TypeError = "builtins", 500;

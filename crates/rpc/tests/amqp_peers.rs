@@ -108,6 +108,22 @@ async fn we_call_a_python_server() {
         assert_eq!(python.next(PATIENCE).await.unwrap()["args"]["number"], json!(8));
     }
 
+    // We join it on its queues, as a member of a mixed cluster does: same attributes, and the work is shared.
+    let mut listener = within(transport.listen(vec![target.clone()], 4)).await.unwrap();
+    for number in 0..4 {
+        transport.cast(&to, request("echo", number)).await.unwrap();
+    }
+    let mut numbers = Vec::new();
+    for _ in 0..2 {
+        let delivery = next(&mut listener).await;
+        numbers.push(amqp_support::number(&*delivery));
+        assert!(delivery.ack().await);
+        numbers.push(python.next(PATIENCE).await.unwrap()["args"]["number"].as_u64().unwrap());
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, [0, 1, 2, 3]);
+    listener.stop().await;
+
     let mut missing = request("missing", 0);
     missing.args = json!({"volume_id": "vv"}).as_object().unwrap().clone();
     let error = within(transport.call(&to, missing, PATIENCE)).await.unwrap_err();

@@ -143,6 +143,7 @@ async fn compare(broker: &RabbitMq, case: &str, capture: &str, host: &str, clust
         transport.notify(notification).await.unwrap();
     }
     let (ours_now, theirs) = (ours(broker, &vhost).await, captured(capture, &mine));
+    assert!(theirs[0].len() >= 6, "{case}: the capture has the service's queues");
     assert_same(case, "queues", &ours_now[0], &theirs[0]);
     // The first capture has queues only.
     if !theirs[1].is_empty() {

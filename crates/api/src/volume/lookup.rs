@@ -71,7 +71,17 @@ impl FrontDoor {
         Ok(())
     }
 
-    /// The same for a snapshot.
+    /// Takes that word back after the message could not be sent. False: somebody is at work already, so it got through after
+    /// all.
+    pub(crate) async fn forget_work(&self, kind: ResourceType, id: &str) -> ApiResult<bool> {
+        match self.database.worker_get(kind, id).await? {
+            Some(worker) if worker.service_id.is_some() => Ok(false),
+            Some(worker) => Ok(self.database.worker_remove(&worker).await?),
+            None => Ok(true),
+        }
+    }
+
+    /// As [`FrontDoor::worker_for_volume`], for a snapshot.
     pub(crate) async fn worker_for_snapshot(&self, snapshot: &Snapshot) -> ApiResult<()> {
         if snapshot.status.is_cleanable() {
             let (kind, status) = (ResourceType::Snapshot, snapshot.status.as_str());

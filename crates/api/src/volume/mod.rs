@@ -64,7 +64,6 @@ pub struct FrontDoor {
 }
 
 /// The API at `/` and `/v3`, with and without a project in the address.
-#[must_use]
 pub fn router(door: FrontDoor) -> Router {
     let door = Arc::new(door);
     let api = resources();

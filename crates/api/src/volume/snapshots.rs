@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use scoria_db::{Expect, SnapshotChange, SnapshotFilter, Swap};
-use scoria_model::{Fault, Snapshot, SnapshotId, SnapshotStatus, Volume, VolumeStatus};
+use scoria_model::{Fault, ResourceType, Snapshot, SnapshotId, SnapshotStatus, Volume, VolumeStatus};
 use serde_json::{Value, json};
 
 use super::FrontDoor;
@@ -255,9 +255,11 @@ impl FrontDoor {
             Ok::<_, ApiError>(self.rpc.create_snapshot(&caller.context, volume, snapshot).await?)
         };
         let Err(error) = sent.await else { return Ok(()) };
-        let change = SnapshotChange { status: Some(SnapshotStatus::Error), ..SnapshotChange::default() };
-        let expect = Expect::status(SnapshotStatus::Creating);
-        self.database.snapshot_update(&snapshot.id, &expect, &change).await?;
+        if self.forget_work(ResourceType::Snapshot, snapshot.id.as_str()).await? {
+            let failed = SnapshotChange { status: Some(SnapshotStatus::Error), ..SnapshotChange::default() };
+            let expect = Expect::status(SnapshotStatus::Creating);
+            self.database.snapshot_update(&snapshot.id, &expect, &failed).await?;
+        }
         Err(error)
     }
 

@@ -9,7 +9,8 @@ use axum::response::IntoResponse;
 use scoria_db::{Expect, VolumeChange};
 use scoria_model::object::RequestSpec;
 use scoria_model::{
-    Fault, FaultClass, Metadata, Snapshot, SnapshotStatus, Timestamp, Volume, VolumeId, VolumeStatus, VolumeType,
+    Fault, FaultClass, Metadata, ResourceType, Snapshot, SnapshotStatus, Timestamp, Volume, VolumeId, VolumeStatus,
+    VolumeType,
 };
 use serde_json::json;
 
@@ -151,9 +152,11 @@ impl FrontDoor {
             )
         };
         let Err(error) = sent.await else { return Ok(()) };
-        let expect = Expect::status(VolumeStatus::Creating);
-        let change = VolumeChange::status(VolumeStatus::Error);
-        self.database.volume_update(&volume.id, &expect, &change).await?;
+        if self.forget_work(ResourceType::Volume, volume.id.as_str()).await? {
+            let expect = Expect::status(VolumeStatus::Creating);
+            let failed = VolumeChange::status(VolumeStatus::Error);
+            self.database.volume_update(&volume.id, &expect, &failed).await?;
+        }
         Err(error)
     }
 

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use scoria_db::{Expect, SnapshotChange, Swap, VolumeChange};
-use scoria_model::{AttachStatus, Fault, Snapshot, SnapshotStatus, Timestamp, Volume, VolumeStatus};
+use scoria_model::{AttachStatus, Fault, ResourceType, Snapshot, SnapshotStatus, Timestamp, Volume, VolumeStatus};
 
 use super::FrontDoor;
 use super::errors::{ApiError, ApiResult};
@@ -66,19 +66,28 @@ impl FrontDoor {
             Swap::Unexpected { .. } | Swap::Replaced => return Err(refused(extent)),
         }
         let volume = Volume { status, ..volume };
-        if let Err(error) = self.finish_delete(caller, &volume, extent).await {
-            self.restore(&volume, before).await;
+        let mut taken = Vec::new();
+        if let Err(error) = self.finish_delete(caller, &volume, extent, &mut taken).await {
+            self.restore(&volume, before, taken).await;
             return Err(error);
         }
         Ok(())
     }
 
-    async fn finish_delete(&self, caller: &Caller, volume: &Volume, extent: Extent) -> ApiResult<()> {
+    /// What comes after the volume's status; the snapshots that go with it are added to `taken` as they were.
+    async fn finish_delete(
+        &self,
+        caller: &Caller,
+        volume: &Volume,
+        extent: Extent,
+        taken: &mut Vec<Snapshot>,
+    ) -> ApiResult<()> {
         let now = self.volume(volume.id.as_str()).await?;
         self.check_deletable(&Volume { status: VolumeStatus::Available, ..now }, extent).await?;
         if extent.cascade {
             for snapshot in self.database.snapshots_of_volume(&volume.id).await? {
                 self.delete_with_volume(&snapshot).await?;
+                taken.push(snapshot);
             }
         }
         self.worker_for_volume(volume).await?;
@@ -114,14 +123,26 @@ impl FrontDoor {
         }
     }
 
-    /// Takes the status back after something stood in the way.
-    async fn restore(&self, volume: &Volume, before: VolumeStatus) {
-        let change =
-            VolumeChange { status: Some(before), terminated_at: Some(volume.terminated_at), ..VolumeChange::default() };
-        let expect = Expect::status(volume.status.clone());
-        if let Err(error) = self.database.volume_update(&volume.id, &expect, &change).await {
+    /// Takes the statuses back after something stood in the way, and with them the word that there is work to do.
+    async fn restore(&self, volume: &Volume, before: VolumeStatus, snapshots: Vec<Snapshot>) {
+        if let Err(error) = self.try_restore(volume, before, snapshots).await {
             tracing::error!(%error, volume = %volume.id, "a refused deletion could not be taken back");
         }
+    }
+
+    async fn try_restore(&self, volume: &Volume, before: VolumeStatus, snapshots: Vec<Snapshot>) -> ApiResult<()> {
+        if !self.forget_work(ResourceType::Volume, volume.id.as_str()).await? {
+            return Ok(());
+        }
+        for snapshot in snapshots {
+            let back = SnapshotChange { status: Some(snapshot.status), ..SnapshotChange::default() };
+            let expect = Expect::status(SnapshotStatus::Deleting);
+            self.database.snapshot_update(&snapshot.id, &expect, &back).await?;
+        }
+        let terminated_at = Some(volume.terminated_at);
+        let back = VolumeChange { terminated_at, ..VolumeChange::status(before) };
+        self.database.volume_update(&volume.id, &Expect::status(volume.status.clone()), &back).await?;
+        Ok(())
     }
 }
 

@@ -14,6 +14,10 @@ use super::errors::{ApiError, ApiResult};
 use super::paging::{Page, Query, time_filter};
 use super::request::Caller;
 
+type TextOf = fn(&Volume) -> Option<&str>;
+type FlagOf = fn(&Volume) -> bool;
+type TimeOf = fn(&Volume) -> Option<Timestamp>;
+
 /// A condition that the database does not know.
 type Condition = Box<dyn Fn(&Volume) -> bool + Send + Sync>;
 
@@ -63,7 +67,7 @@ impl Wanted {
         if let Some(size) = query.take("size") {
             rest.push(Box::new(move |volume| volume.size.to_string() == size));
         }
-        let text: [(&str, fn(&Volume) -> Option<&str>); 6] = [
+        let text: [(&str, TextOf); 6] = [
             ("availability_zone", |volume| volume.availability_zone.as_deref()),
             ("migration_status", |volume| volume.migration_status.as_deref()),
             ("user_id", |volume| volume.user_id.as_deref()),
@@ -76,7 +80,7 @@ impl Wanted {
                 rest.push(Box::new(move |volume| field(volume) == Some(wanted.as_str())));
             }
         }
-        let flags: [(&str, fn(&Volume) -> bool); 2] =
+        let flags: [(&str, FlagOf); 2] =
             [("multiattach", |volume| volume.multiattach), ("consumes_quota", |volume| volume.use_quota)];
         for (key, field) in flags {
             if let Some(text) = query.take(key) {
@@ -84,7 +88,7 @@ impl Wanted {
                 rest.push(Box::new(move |volume| field(volume) == wanted));
             }
         }
-        let times: [(&str, fn(&Volume) -> Option<Timestamp>); 2] =
+        let times: [(&str, TimeOf); 2] =
             [("created_at", |volume| volume.created_at), ("updated_at", |volume| volume.updated_at)];
         for (key, field) in times {
             if let Some(text) = query.take(key) {

@@ -1,10 +1,11 @@
 //! A stand-in for the volume service: it takes its messages and writes into the database what the service would write, without
 //! any storage. The real service is tested elsewhere.
 
-use scoria_db::{AttachmentChange, Database, Expect, SnapshotChange, VolumeChange};
+use scoria_db::{AttachmentChange, Database, Expect, QuotaRelease, SnapshotChange, VolumeChange};
 use scoria_model::object::{decode_snapshot, decode_volume};
 use scoria_model::{
-    AttachStatus, AttachmentId, Fault, ResourceType, SnapshotStatus, Timestamp, Volume, VolumeId, VolumeStatus,
+    AttachStatus, AttachmentId, Fault, ResourceType, Snapshot, SnapshotStatus, Timestamp, Volume, VolumeId,
+    VolumeStatus,
 };
 use scoria_rpc::providers::memory::MemoryBroker;
 use scoria_rpc::{Delivery, Listener, Request, Target, Transport};
@@ -70,8 +71,7 @@ impl Script {
             }
             "create_snapshot" => self.finish_snapshot(&request.args["snapshot"]).await,
             "delete_snapshot" => {
-                let id = decode_snapshot(&request.args["snapshot"]).unwrap().id;
-                self.database.snapshot_destroy(&id, &Expect::any(), None, None).await.unwrap();
+                self.delete_snapshot(&decode_snapshot(&request.args["snapshot"]).unwrap()).await;
             }
             "initialize_connection" => {
                 if request.args["connector"].get("host").is_none() {
@@ -95,10 +95,18 @@ impl Script {
 
     async fn delete(&self, volume: &Volume) {
         for snapshot in self.database.snapshots_of_volume(&volume.id).await.unwrap() {
-            self.database.snapshot_destroy(&snapshot.id, &Expect::any(), None, None).await.unwrap();
+            self.delete_snapshot(&snapshot).await;
         }
         let loaded = self.database.volume_load(&volume.id).await.unwrap().unwrap();
-        self.database.volume_destroy(&loaded, &Expect::any(), None, None).await.unwrap();
+        let quota =
+            QuotaRelease::volume(loaded.volume.project_id.as_deref().unwrap(), volume.size, Some("__DEFAULT__"));
+        self.database.volume_destroy(&loaded, &Expect::any(), Some(&quota), None).await.unwrap();
+    }
+
+    async fn delete_snapshot(&self, snapshot: &Snapshot) {
+        let project = snapshot.project_id.as_deref().unwrap();
+        let quota = QuotaRelease::snapshot(project, snapshot.volume_size, Some("__DEFAULT__"), false);
+        self.database.snapshot_destroy(&snapshot.id, &Expect::any(), Some(&quota), None).await.unwrap();
     }
 
     async fn finish_snapshot(&self, snapshot: &Value) {

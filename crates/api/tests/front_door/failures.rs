@@ -1,5 +1,6 @@
 //! What is behind the front door goes away: the caller is told, and nothing is left half done.
 
+use scoria_db::{Database, Options};
 use scoria_model::ResourceType;
 use serde_json::json;
 
@@ -19,6 +20,8 @@ async fn without_a_broker_a_new_volume_ends_in_error() {
     assert!(message.contains("broker"), "{message}");
     let volumes = cloud.get("/volumes/detail").await;
     assert_eq!(volumes.text("/volumes/0/status"), "error");
+    let id = volumes.text("/volumes/0/id");
+    assert!(cloud.database.worker_get(ResourceType::Volume, &id).await.unwrap().is_none());
     assert_eq!(reserved(&cloud).await, 0);
 }
 
@@ -51,8 +54,8 @@ async fn without_a_broker_everything_else_stays_as_it_was() {
 }
 
 #[tokio::test]
-async fn without_a_volume_service_calls_fail_and_casts_wait() {
-    let cloud = Cloud::with(|_| {}).await;
+async fn without_a_volume_service_the_work_stays_written_down() {
+    let cloud = Cloud::deserted().await;
     let id = cloud.post("/volumes", json!({"volume": {"size": 1}})).await.text("/volume/id");
     // Nobody has declared the queue: the message is lost, the worker row is what remains.
     assert!(cloud.database.worker_get(ResourceType::Volume, &id).await.unwrap().is_some());
@@ -61,8 +64,12 @@ async fn without_a_volume_service_calls_fail_and_casts_wait() {
 
 #[tokio::test]
 async fn without_a_database_the_caller_is_told() {
-    let cloud = Cloud::deserted().await;
-    cloud.database.close().await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let url = format!("sqlite:///{}", directory.path().join("closed.sqlite").display());
+    let options = Options { db_max_retries: 0, ..Options::new(url) };
+    let closed = Database::connect(&options).await.unwrap();
+    closed.close().await;
+    let cloud = Cloud::with(|door| door.database = closed).await;
     let message = cloud.get("/volumes").await.fault(503, "serviceUnavailable");
     assert!(message.contains("database"), "{message}");
     cloud.post("/volumes", json!({"volume": {"size": 1}})).await.fault(503, "serviceUnavailable");

@@ -13,8 +13,9 @@ use crate::volumes::pairs;
 const READER: &str = r#"
 import json, sys
 from oslo_config import cfg
-from cinder import context, db, objects
+from cinder import context, objects
 from cinder.common import config  # registers the options
+from cinder.db import api as db
 
 objects.register_all()
 cfg.CONF([], project='cinder')

@@ -189,3 +189,46 @@ fn is_held_here(file: &File) -> io::Result<bool> {
     };
     Ok(locks.lines().any(holds))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(path: &Path, mode: Mode) -> Option<File> {
+        match attempt(path, mode).unwrap() {
+            Attempt::Held(file) => Some(file),
+            Attempt::Busy { here } => {
+                assert!(here, "a holder on this host is seen as such");
+                None
+            }
+            Attempt::Replaced | Attempt::NoLocks(_) => panic!("neither held nor busy"),
+        }
+    }
+
+    #[test]
+    fn readers_share_and_a_writer_is_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fence");
+        let (first, second) = (held(&path, Mode::Read).unwrap(), held(&path, Mode::Read).unwrap());
+        assert!(held(&path, Mode::Change).is_none());
+        drop((first, second));
+        let writer = held(&path, Mode::Change).unwrap();
+        assert!(held(&path, Mode::Read).is_none() && held(&path, Mode::Change).is_none());
+        // A second descriptor of the same open file (a child's) keeps it.
+        let child = writer.try_clone().unwrap();
+        drop(writer);
+        assert!(held(&path, Mode::Change).is_none());
+        drop(child);
+        assert!(held(&path, Mode::Change).is_some());
+    }
+
+    #[test]
+    fn a_removed_lock_file_locks_nobody_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fence");
+        let deleter = held(&path, Mode::Change).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(held(&path, Mode::Change).is_some());
+        drop(deleter);
+    }
+}

@@ -56,6 +56,8 @@ pub trait Flavour: Send + Sync + std::fmt::Debug + 'static {
     async fn prepare(&self, core: &Core, new_install: bool) -> Result<(), Error>;
     /// The shares that can be used now, in the order of the configuration; at least one.
     async fn mounted(&self, core: &Core) -> Result<Vec<Arc<Share>>, Error>;
+    /// Whether every configured share can be used.
+    async fn check_all(&self, core: &Core) -> Result<(), Error>;
     /// The share of a `provider_location`, made reachable.
     async fn at(&self, core: &Core, location: &str) -> Result<Arc<Share>, Error>;
     /// The error when no share has room for a volume of so many GiB.
@@ -254,13 +256,16 @@ impl<F: Flavour> VolumeDriver for RemoteFsDriver<F> {
             return self.place_of(work, volume).await?.fenced(Mode::Change).await?.delete(volume).await;
         }
         // Its create was interrupted before the row told where it is: the files themselves tell.
+        let mut found = false;
         for share in self.flavour.mounted(&self.core).await? {
             let place = self.place(work, share, volume);
             if place.has_anything().await? {
                 place.fenced(Mode::Change).await?.delete(volume).await?;
+                found = true;
             }
         }
-        Ok(())
+        // Found nowhere, it may still lie on a share that cannot be reached just now: that is no deletion.
+        if found { Ok(()) } else { self.flavour.check_all(&self.core).await }
     }
 
     async fn create_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<SnapshotFacts, Error> {

@@ -149,7 +149,9 @@ fn explain(host: &BrokerHost, access: &Access, error: &lapin::Error) -> String {
             _ => String::new(),
         },
         ErrorKind::IOError(error) if error.kind() == std::io::ErrorKind::InvalidData && access.tls.is_some() => {
-            ": TLS failed; check [oslo_messaging_rabbit] ssl_ca_file and the certificate's host name".to_owned()
+            ": TLS failed; check [oslo_messaging_rabbit] ssl_ca_file, and that the certificate names this host (or set \
+             ssl_enforce_hostname_verification = false)"
+                .to_owned()
         }
         ErrorKind::IOError(_) if access.tls.is_none() && host.port == 5671 => {
             ": port 5671 usually speaks TLS; is [oslo_messaging_rabbit] ssl set?".to_owned()

@@ -107,7 +107,7 @@ impl Delivery for AmqpDelivery {
     }
 
     fn is_live(&self) -> bool {
-        !self.live.lost.is_cancelled() && self.acker.usable()
+        !self.live.lost.is_cancelled() && !self.acker.poisoned()
     }
 
     async fn reply(&self, outcome: Result<Value, Fault>) -> Result<(), Error> {

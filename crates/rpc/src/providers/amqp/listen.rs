@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use lapin::options::BasicNackOptions;
@@ -15,6 +16,9 @@ use super::reply::Replier;
 use super::session::{Incident, Session};
 use super::topology::Queue;
 use crate::{Delivery, Error, Listener};
+
+/// How long handing back may take; after that the broker takes everything back when the channel closes.
+const HAND_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The receiving end.
 pub(super) struct AmqpListener {
@@ -152,9 +156,15 @@ impl Serving<'_> {
     }
 
     async fn hand_back(self) {
-        let left = self.session.cancel().await;
-        for delivery in self.waiting.into_iter().chain(left) {
-            let _ = delivery.acker.nack(BasicNackOptions { multiple: false, requeue: true }).await;
+        let handing_back = async {
+            let left = self.session.cancel().await;
+            for delivery in self.waiting.into_iter().chain(left) {
+                // A failure means that the channel is gone, and then the broker has it back already.
+                let _ = delivery.acker.nack(BasicNackOptions { multiple: false, requeue: true }).await;
+            }
+        };
+        if tokio::time::timeout(HAND_BACK_TIMEOUT, handing_back).await.is_err() {
+            tracing::warn!("the broker does not answer: what was not begun goes back when the connection ends");
         }
     }
 }

@@ -4,6 +4,12 @@
 //! stops everything on a connection that publishes, acknowledgements included. Exchanges and queues are data
 //! (`topology`), declared anew on each connection. A delivery belongs to one connection and knows when that one is dead.
 //! What it is not: it does not decide when a message is settled, notices no duplicates, and reads no configuration file.
+//!
+//! Metrics: `scoria_rpc_connected{connection}`, `scoria_rpc_reconnects_total{connection}`,
+//! `scoria_rpc_messages_total{direction}`, `scoria_rpc_publish_seconds`, `scoria_rpc_consumers_cancelled_total`,
+//! `scoria_rpc_replies_dropped_total`.
+//!
+//! lapin logs what it also returns, and everything it returns is logged here with its context: switch the log target `lapin` off.
 
 mod calls;
 mod connection;
@@ -46,7 +52,10 @@ const MAX_NAME_BYTES: usize = 255;
 pub struct AmqpTransport {
     options: AmqpOptions,
     access: Arc<Access>,
+    /// Listeners and the like, which need the connections to end in good order.
     tasks: Tasks,
+    /// The connections' supervisors.
+    links: Tasks,
     consuming: Link,
     publisher: Arc<Publisher>,
     notifier: Arc<Publisher>,
@@ -71,13 +80,13 @@ impl AmqpTransport {
                 tls: tls.clone(),
             })
         };
-        let tasks = Tasks::new();
+        let links = Tasks::new();
         let requests = access(&options.virtual_host);
-        let consuming = Link::start(&tasks, "consume", &options.hosts, requests.clone());
-        let publisher = Arc::new(Publisher::new(Link::start(&tasks, "publish", &options.hosts, requests.clone())));
+        let consuming = Link::start(&links, "consume", &options.hosts, requests.clone());
+        let publisher = Arc::new(Publisher::new(Link::start(&links, "publish", &options.hosts, requests.clone())));
         let notifier = match &options.notifications.brokers {
             Some((hosts, virtual_host)) => {
-                Arc::new(Publisher::new(Link::start(&tasks, "notify", hosts, access(virtual_host))))
+                Arc::new(Publisher::new(Link::start(&links, "notify", hosts, access(virtual_host))))
             }
             None => publisher.clone(),
         };
@@ -85,7 +94,8 @@ impl AmqpTransport {
         let replier = Arc::new(Replier::new(publisher.clone(), options.publish_timeout, offer));
         Ok(Arc::new(Self {
             access: requests,
-            tasks,
+            tasks: Tasks::new(),
+            links,
             consuming,
             publisher,
             notifier,
@@ -139,6 +149,7 @@ impl AmqpTransport {
     }
 }
 
+/// Names come from the configuration and, for reply queues, from others; lapin panics on one that is too long.
 fn check_name(name: &str) -> Result<(), Error> {
     if name.len() > MAX_NAME_BYTES {
         let text = format!("{name:?} is too long for a queue ({} of {MAX_NAME_BYTES} bytes)", name.len());
@@ -234,5 +245,6 @@ impl Transport for AmqpTransport {
 
     async fn close(&self) {
         self.tasks.shutdown().await;
+        self.links.shutdown().await;
     }
 }

@@ -112,7 +112,7 @@ pub struct RabbitOptions {
     pub ssl_cert_file: Option<PathBuf>,
     /// Its key (PEM).
     pub ssl_key_file: Option<PathBuf>,
-    /// Whether the certificate must name the broker's host.
+    /// Whether the certificate must name the broker's host. oslo.messaging asks for that only with one host in the URL.
     pub ssl_enforce_hostname_verification: bool,
     /// Wait after a connection was lost.
     pub kombu_reconnect_delay: Duration,
@@ -270,6 +270,12 @@ impl AmqpOptions {
         if rabbit.rabbit_login_method == LoginMethod::External && rabbit.ssl_cert_file.is_none() {
             return refuse("rabbit_login_method EXTERNAL needs ssl, ssl_cert_file and ssl_key_file");
         }
+        let longest = rabbit.hostname.len() + rabbit.processname.len() + "reply_::".len() + 20;
+        if longest.max(self.control_exchange.len()).max(self.virtual_host.len()) > super::MAX_NAME_BYTES {
+            return refuse(
+                "control_exchange, virtual host, hostname or processname is too long: AMQP names have 255 bytes",
+            );
+        }
         for driver in &self.notifications.drivers {
             if !["messagingv2", "messaging", "log", "noop", ""].contains(&driver.as_str()) {
                 let text = format!("notification driver {driver:?}: use messagingv2, messaging, log or noop");
@@ -299,6 +305,7 @@ mod tests {
         assert!(refused(|o| o.rabbit.use_queue_manager = true).contains("hostname"));
         assert!(refused(|o| o.rabbit.ssl_key_file = Some("k".into())).contains("ssl_cert_file"));
         assert!(refused(|o| o.rabbit.rabbit_login_method = LoginMethod::External).contains("EXTERNAL"));
+        assert!(refused(|o| o.control_exchange = "x".repeat(256)).contains("control_exchange"));
         assert!(refused(|o| o.notifications.drivers = vec!["kafka".into()]).contains("kafka"));
         assert!("kerberos".parse::<LoginMethod>().unwrap_err().to_string().contains("kerberos"));
         assert!("nearest".parse::<Failover>().unwrap_err().to_string().contains("nearest"));

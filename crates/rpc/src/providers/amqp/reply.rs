@@ -38,7 +38,7 @@ impl Replier {
     /// # Errors
     /// [`Error::Unavailable`] when the broker did not take it in time.
     pub(super) async fn answer(&self, call: &Call, body: Vec<u8>) -> Result<(), Error> {
-        if self.is_gone(&call.reply_q) {
+        if self.is_gone(&call.reply_q) || super::check_name(&call.reply_q).is_err() {
             tracing::warn!(msg_id = call.msg_id, reply_q = call.reply_q, "reply dropped: its queue is gone");
             metrics::counter!("scoria_rpc_replies_dropped_total").increment(1);
             return Ok(());

@@ -128,8 +128,9 @@ impl Session {
                 let _ = channel.queue_delete(queue.name.as_str().into(), QueueDeleteOptions::default()).await;
             }
         }
+        // A cancelled consumer's stream ends, after what was still on its way.
         let mut left = Vec::new();
-        while let Some(Some(incident)) = futures_util::FutureExt::now_or_never(self.streams.next()) {
+        while let Some(incident) = self.streams.next().await {
             if let Incident::Message(_, delivery) = incident {
                 left.push(*delivery);
             }
