@@ -277,7 +277,7 @@ CREATE TABLE `workers` (
     `service_id` INTEGER,
     `race_preventer` INTEGER NOT NULL DEFAULT 0,
     `created_at` DATETIME,
-    `updated_at` DATETIME,
+    `updated_at` DATETIME(6),
     `deleted_at` DATETIME,
     `deleted` TINYINT(1),
     UNIQUE (`resource_type`, `resource_id`),

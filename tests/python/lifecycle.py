@@ -126,7 +126,8 @@ def attachments(cloud, scratch):
     # A snapshot under a running guest would need Nova, which is not here: an error, and the guest's volume goes on.
     failed = cloud.wait(cloud.client.volume_snapshots.create(volume.id), "error")
     cloud.check(cloud.wait(volume, "in-use").status == "in-use", "the guest's volume is untouched")
-    cloud.check(cloud.files(volume.id) == ["volume-" + volume.id], cloud.files(volume.id))
+    # A living volume may have Scoria's lock beside it, a snapshot that failed may leave nothing.
+    cloud.check(not [name for name in cloud.files(volume.id) if failed.id in name], cloud.files(volume.id))
     attach.delete(attachment["id"])
     volume = cloud.wait(volume)
     cloud.delete(failed)

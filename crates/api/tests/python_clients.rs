@@ -10,22 +10,29 @@ use scoria_testkit::PythonPeer;
 use serde_json::json;
 use tokio::process::Command;
 
-async fn run(script: &str) {
-    let cloud = Cloud::start().await;
+async fn run(cloud: &Cloud, script: &str, arguments: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
     let peer = PythonPeer::find().unwrap();
-    let done = peer.run(&script, &[cloud.url.as_str()], Duration::from_secs(240)).await.unwrap();
+    let arguments = [&[cloud.url.as_str()], arguments].concat();
+    let done = peer.run(&script, &arguments, Duration::from_secs(240)).await.unwrap();
     assert_eq!(done, json!("done"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn python_cinderclient_as_a_library() {
-    run("library.py").await;
+    run(&Cloud::start().await, "library.py", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn openstacksdk() {
-    run("sdk.py").await;
+async fn openstacksdk_without_authentication() {
+    run(&Cloud::start().await, "sdk.py", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openstacksdk_with_a_fixed_token() {
+    let cloud = Cloud::with(|door| door.token = Some("s3cret".to_owned().into())).await;
+    cloud.serve_volumes().await;
+    run(&cloud, "sdk.py", &["s3cret"]).await;
 }
 
 /// The `cinder` command with `arguments`; its output, or what it complained of.

@@ -187,8 +187,8 @@ fn mysql(url: &ConnectionUrl) -> Result<MySqlConnectOptions> {
     let mode = match (tls, url.query.contains_key("ssl_ca")) {
         (_, true) => MySqlSslMode::VerifyCa,
         (true, false) => MySqlSslMode::Required,
-        // As PyMySQL: no TLS unless asked for.
-        (false, false) => MySqlSslMode::Disabled,
+        // MySQL 8's default way of authenticating sends the password only over TLS, so it is taken where it is offered.
+        (false, false) => MySqlSslMode::Preferred,
     };
     Ok(connect.ssl_mode(mode))
 }

@@ -1,14 +1,15 @@
 //! Snapshots: the same pattern as volumes.
 
-use scoria_model::{ResourceType, Snapshot, SnapshotId, SnapshotStatus, Timestamp, VolumeId, VolumeTypeId, Worker};
+use scoria_model::{Snapshot, SnapshotId, SnapshotStatus, Timestamp, VolumeId, VolumeTypeId, Worker};
 use sea_query::{Expr, ExprTrait, Order, Query, SelectStatement};
 
 use crate::cas::{Expect, Swap, Why, expecting};
 use crate::metadata::SnapshotMetadata;
 use crate::quotas::QuotaRelease;
 use crate::retry::Attempt;
-use crate::rows::SnapshotRow;
-use crate::statement::{Assignments, ColumnValue, col, insert, is, live, one_of, soft_delete, update, val};
+use crate::rows::{SnapshotRow, WorkerRow};
+use crate::statement::{Assignments, ColumnValue, col, insert, is, live, of, one_of, soft_delete, update, val};
+use crate::volume_load::JoinedWorker;
 use crate::volume_update::change;
 use crate::volumes::VolumeOwner;
 use crate::workers::WorkerClaim;
@@ -112,6 +113,31 @@ fn select() -> SelectStatement {
     query
 }
 
+/// A row and its worker.
+#[derive(sqlx::FromRow)]
+struct JoinedRow {
+    #[sqlx(flatten)]
+    snapshot: SnapshotRow,
+    #[sqlx(flatten)]
+    worker: JoinedWorker,
+}
+
+fn select_joined(id: &SnapshotId) -> SelectStatement {
+    let column = |table: &'static str, name: &'static str| Expr::col((table, name));
+    let mut query = Query::select();
+    query.columns(of("snapshots", SnapshotRow::COLUMNS));
+    for (name, alias) in WorkerRow::COLUMNS.iter().zip(JoinedWorker::ALIASES) {
+        query.expr_as(column("workers", name), *alias);
+    }
+    let of_snapshot = column("workers", "resource_id").equals(("snapshots", "id"));
+    query
+        .from("snapshots")
+        .left_join("workers", of_snapshot.and(column("workers", "resource_type").eq("Snapshot")))
+        .and_where(column("snapshots", "id").eq(val(id)))
+        .and_where(column("snapshots", "deleted").eq(val(&false)));
+    query
+}
+
 fn swap_snapshot(
     id: &SnapshotId,
     expect: &Expect<'_, SnapshotStatus>,
@@ -123,16 +149,23 @@ fn swap_snapshot(
 }
 
 impl Database {
-    /// One live snapshot; `None` if it is gone. Three round trips.
+    /// One live snapshot; `None` if it is gone. Two round trips.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
     pub async fn snapshot_load(&self, id: &SnapshotId) -> Result<Option<LoadedSnapshot>> {
-        let Some(snapshot) = self.snapshot_get(id).await? else {
-            return Ok(None);
-        };
-        let worker = self.worker_get(ResourceType::Snapshot, id.as_str()).await?;
-        Ok(Some(LoadedSnapshot { snapshot, worker }))
+        let query = select_joined(id);
+        self.retry("snapshot_load", |_| async {
+            let Some(row) = self.fetch_optional::<JoinedRow>(&query).await? else {
+                return Ok(None);
+            };
+            let mut snapshot = row.snapshot.into_snapshot()?;
+            for (_, key, value) in self.metadata_of::<SnapshotMetadata>(&[id.to_string()]).await? {
+                snapshot.metadata.insert(key, value);
+            }
+            Ok(Some(LoadedSnapshot { snapshot, worker: row.worker.into_row().map(Worker::from) }))
+        })
+        .await
     }
 
     /// One live snapshot with its metadata; `None` if it is gone.

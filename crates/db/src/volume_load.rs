@@ -38,15 +38,15 @@ struct JoinedRow {
 macro_rules! joined {
     ($name:ident of $row:ident { $($field:ident as $column:literal: $type:ty $(= $required:tt)?,)* }) => {
         #[derive(sqlx::FromRow)]
-        struct $name {
+        pub(crate) struct $name {
             $(#[sqlx(rename = $column)] $field: Option<$type>,)*
         }
 
         impl $name {
-            const ALIASES: &'static [&'static str] = &[$($column),*];
+            pub(crate) const ALIASES: &'static [&'static str] = &[$($column),*];
 
             /// The joined row, if there was one.
-            fn into_row(self) -> Option<$row> {
+            pub(crate) fn into_row(self) -> Option<$row> {
                 self.id.as_ref()?;
                 Some($row { $($field: joined!(@value self.$field $(, $required)?),)* })
             }

@@ -36,7 +36,7 @@ pub(crate) struct Held {
     /// For the driver: cancelled when the locks are lost or the process has to stop.
     pub(crate) work: Work,
     #[cfg(test)]
-    pub(crate) script: crate::laws::script::Script,
+    pub(crate) script: crate::testing::script::Script,
 }
 
 impl Held {

@@ -11,8 +11,6 @@ mod args;
 mod capacity;
 mod failure;
 mod held;
-#[cfg(test)]
-mod laws;
 mod locks;
 mod manager;
 mod metrics;
@@ -25,6 +23,8 @@ mod running;
 mod serve;
 mod start;
 mod steps;
+#[cfg(test)]
+mod testing;
 
 pub use failure::{Failure, Interruption};
 pub use manager::{Parts, VolumeManager};

@@ -60,7 +60,7 @@ pub struct VolumeManager {
     /// Cancelled when running work has to stop at its next safe point.
     pub(crate) stop_now: CancellationToken,
     #[cfg(test)]
-    pub(crate) script: crate::laws::script::Script,
+    pub(crate) script: crate::testing::script::Script,
 }
 
 impl VolumeManager {
@@ -89,7 +89,7 @@ impl VolumeManager {
             draining: CancellationToken::new(),
             stop_now: CancellationToken::new(),
             #[cfg(test)]
-            script: crate::laws::script::Script::default(),
+            script: crate::testing::script::Script::default(),
         })
     }
 

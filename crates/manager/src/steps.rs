@@ -54,7 +54,7 @@ async fn run_one<O: Send>(operation: &mut O, step: &dyn Step<O>, held: &Held) ->
 /// In the operation laws a script decides what happens to each step.
 #[cfg(test)]
 async fn run_one<O: Send>(operation: &mut O, step: &dyn Step<O>, held: &Held) -> Result<(), Failure> {
-    crate::laws::script::run_one(operation, step, held).await
+    crate::testing::script::run_one(operation, step, held).await
 }
 
 async fn undo<O: Send>(operation: &mut O, done: &[&dyn Step<O>], held: &Held) -> Result<(), Failure> {

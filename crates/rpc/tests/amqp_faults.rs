@@ -407,3 +407,24 @@ async fn garbage_is_told_from_requests() {
     assert!(refused.to_string().contains("too long"), "{refused}");
     transport.close().await;
 }
+
+/// A caller that loses its connection while it waits gets its answer all the same: its reply queue keeps its name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_survives_a_broken_connection() {
+    let broker = RabbitMq::shared().await.unwrap();
+    let proxy = Proxy::start(broker.port()).unwrap();
+    let (client, server) = (connect(options_on(&[proxy.port()], broker.vhost())), connect(options(&broker)));
+    let target = target("call");
+    let mut listener = within(server.listen(vec![target.clone()], 1)).await.unwrap();
+    let serving = async {
+        let delivery = next(&mut listener).await;
+        assert!(delivery.ack().await);
+        proxy.cut();
+        delivery.reply(Ok("answered".into())).await.unwrap();
+    };
+    let to = Destination::Server(target.clone());
+    let (answer, ()) = tokio::join!(client.call(&to, request("call", 1), amqp_support::PATIENCE), serving);
+    assert_eq!(answer.unwrap(), "answered");
+    client.close().await;
+    server.close().await;
+}

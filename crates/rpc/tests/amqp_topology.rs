@@ -217,3 +217,24 @@ async fn another_durability_is_taken_as_it_is() {
     plain.close().await;
     durable.close().await;
 }
+
+/// With the queue manager, queues of our own have the same names after each start, and stay.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn managed_queues_keep_their_names() {
+    let broker = RabbitMq::shared().await.unwrap();
+    let mut options = options(&broker);
+    options.rabbit.use_queue_manager = true;
+    options.rabbit.hostname = "hosta".to_owned();
+    options.rabbit.processname = "scoria-volume-nfs1".to_owned();
+    let target = target("managed");
+    for _start in 0..2 {
+        let transport = connect(options.clone());
+        let mut listener = within(transport.listen(vec![target.clone()], 1)).await.unwrap();
+        listener.stop().await;
+        transport.close().await;
+        let queues = broker.queues().await.unwrap();
+        let fanout: Vec<_> = queues.iter().filter(|queue| queue.0.contains("_fanout_")).collect();
+        assert_eq!(fanout.len(), 1, "{queues:?}");
+        assert_eq!(fanout[0].0, "test.managed_fanout_hosta:scoria-volume-nfs1:1");
+    }
+}

@@ -18,4 +18,4 @@ for need in linux.uml:user-mode-linux modprobe:kmod ip:iproute2 rpc.nfsd:nfs-ker
   PATH=$PATH:/usr/sbin:/sbin command -v "${need%:*}" >/dev/null ||
     { echo "${need%:*} is not installed: apt-get install ${need#*:} (or run scripts/setup test)" >&2; exit 127; }
 done
-exec "$here/boot.sh" -m 768M -d 8G -t "${SCORIA_UML_TIMEOUT:-600}" -- "$here/nfs-guest.sh" "$version" "$@"
+exec "$here/boot.sh" -m 3G -d 8G -t "${SCORIA_UML_TIMEOUT:-600}" -- "$here/nfs-guest.sh" "$version" "$@"

@@ -34,6 +34,7 @@ suite! {
     what_cannot_be_done_is_refused
     defect_20_a_guests_header_is_not_believed
     defect_19_info_is_never_half_there
+    defect_6_copies_of_one_source_run_side_by_side
     a_create_may_die_anywhere
     a_copy_may_die_anywhere
     taking_a_snapshot_may_die_anywhere

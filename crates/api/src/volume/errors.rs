@@ -111,10 +111,10 @@ impl From<Fault> for ApiError {
     }
 }
 
-/// Only a database that somebody else has written can hold such an id; what comes in over HTTP is looked up as text.
+/// An id in a query that cannot be one. (Those in addresses are looked up as text and simply not found.)
 impl From<IdError> for ApiError {
     fn from(error: IdError) -> Self {
-        Self::new(StatusCode::NOT_FOUND, error.to_string())
+        Self::bad_request(error.to_string())
     }
 }
 

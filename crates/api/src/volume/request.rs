@@ -20,6 +20,9 @@ use super::views::Links;
 /// User and project of somebody who does not say (`cinder/api/middleware/auth.py: NoAuthMiddlewareBase`).
 const NOBODY: &str = "admin";
 
+/// Longest user or project that the schema's columns hold.
+const MAX_NAME: usize = 255;
+
 /// What is known of a request before its handler is chosen.
 #[derive(Debug, Clone)]
 struct Arrival {
@@ -56,6 +59,9 @@ impl FromRequestParts<Arc<FrontDoor>> for Caller {
         let params = RawPathParams::from_request_parts(parts, door).await.map_err(ApiError::hidden)?;
         let in_path = params.iter().find(|(name, _)| *name == "project_id").map(|(_, value)| value.to_owned());
         let (user, project) = identify(&parts.headers, door, in_path.as_deref())?;
+        if user.len() > MAX_NAME || project.len() > MAX_NAME {
+            return Err(ApiError::bad_request(format!("User and project may have {MAX_NAME} characters at most.")));
+        }
         let arrival = parts.extensions.get::<Arrival>().cloned().ok_or_else(|| ApiError::hidden("no arrival"))?;
 
         let mut context = RequestContext::user(&user, &project).elevated();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use scoria_db::{Expect, SnapshotChange, Swap, VolumeChange};
+use scoria_db::{Expect, QuotaRelease, SnapshotChange, Swap, VolumeChange};
 use scoria_model::{AttachStatus, Fault, ResourceType, Snapshot, SnapshotStatus, Timestamp, Volume, VolumeStatus};
 
 use super::FrontDoor;
@@ -48,6 +48,9 @@ impl FrontDoor {
     /// attachment does it the other way round (row first, then a look at the volume's status), so of two that meet at least
     /// one sees the other.
     pub(crate) async fn delete_volume(&self, caller: &Caller, volume: Volume, extent: Extent) -> ApiResult<()> {
+        if volume.host.is_none() {
+            return self.delete_homeless(&volume, caller).await;
+        }
         self.check_deletable(&volume, extent).await?;
         let status = match volume.status {
             VolumeStatus::ErrorManaging => VolumeStatus::ErrorManagingDeleting,
@@ -71,6 +74,20 @@ impl FrontDoor {
             self.restore(&volume, before, taken).await;
             return Err(error);
         }
+        Ok(())
+    }
+
+    /// A volume that no service ever had is nowhere: its row goes at once, whatever its status.
+    async fn delete_homeless(&self, volume: &Volume, caller: &Caller) -> ApiResult<()> {
+        let Some(loaded) = self.database.volume_load(&volume.id).await? else {
+            return Err(Fault::volume_not_found(&volume.id).into());
+        };
+        let project = volume.project_id.as_deref().unwrap_or(&caller.project);
+        let of_type = volume.volume_type.as_ref().map(|of_type| of_type.name.as_str());
+        let release = QuotaRelease::volume(project, volume.size, of_type);
+        let release = Some(&release).filter(|_| volume.use_quota && volume.status != VolumeStatus::ErrorManaging);
+        self.database.volume_destroy(&loaded, &Expect::any(), release, None).await?;
+        self.forget_work(ResourceType::Volume, volume.id.as_str()).await?;
         Ok(())
     }
 

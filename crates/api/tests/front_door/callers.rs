@@ -48,6 +48,9 @@ async fn projects_come_from_token_or_address_and_must_agree() {
 
     let answer = cloud.call_as("GET", "/project/volumes", None, "3.71", "tester:elsewhere").await;
     assert_eq!(answer.fault(400, "badRequest"), "Malformed request url");
+    let long = format!("tester:{}", "x".repeat(256));
+    cloud.call_as("GET", "/volumes", None, "3.71", &long).await.fault(400, "badRequest");
+    cloud.get("/volumes?id=..%2F..").await.fault(400, "badRequest");
     let links = cloud.get(&format!("/project/volumes/{id}")).await.text("/volume/links/0/href");
     assert_eq!(links, format!("{}/v3/project/volumes/{id}", cloud.url));
     let links = cloud.get(&format!("/volumes/{id}")).await.text("/volume/links/0/href");

@@ -88,25 +88,54 @@ async fn bad_wishes_get_cinder_s_words_and_leave_nothing() {
 #[tokio::test]
 async fn quota_ends_with_413_and_nothing_is_made() {
     let cloud = Cloud::with(|door| {
-        door.quotas.limits.extend([("volumes".to_owned(), 1), ("per_volume_gigabytes".to_owned(), 5)]);
+        // The rows of class `default` would come before these.
+        door.quotas.use_default_class = false;
+        door.quotas.limits.extend([("volumes".to_owned(), 2), ("per_volume_gigabytes".to_owned(), 5)]);
     })
     .await;
-    // The rows of class `default` come before the configured limits.
-    let cloud_limits = cloud.get("/limits").await;
-    let per_volume = cloud.post("/volumes", json!({"volume": {"size": 5000}})).await;
-    let message = per_volume.fault(413, "overLimit");
-    assert!(message.contains("exceed") || message.contains("larger than maximum"), "{message} {cloud_limits:?}");
-    assert_eq!(per_volume.headers["retry-after"], "0");
-
-    let max = cloud_limits.body["limits"]["absolute"]["maxTotalVolumes"].as_i64().unwrap();
-    for _ in 0..max {
-        assert_eq!(cloud.post("/volumes", json!({"volume": {"size": 1}})).await.status, 202);
+    let create = async |size: u64| cloud.post("/volumes", json!({"volume": {"size": size}})).await;
+    let answer = create(6).await;
+    assert_eq!(answer.headers["retry-after"], "0");
+    assert_eq!(
+        answer.fault(413, "overLimit"),
+        "VolumeSizeExceedsLimit: Requested volume size 6G is larger than maximum allowed limit 5G."
+    );
+    for _ in 0..2 {
+        assert_eq!(create(1).await.status, 202);
     }
-    let message = cloud.post("/volumes", json!({"volume": {"size": 1}})).await.fault(413, "overLimit");
-    let expected =
-        format!("VolumeLimitExceeded: Maximum number of volumes allowed ({max}) exceeded for quota 'volumes'.");
-    assert_eq!(message, expected);
-    assert_eq!(used(&cloud, "volumes").await, (max, 0));
+    assert_eq!(
+        create(1).await.fault(413, "overLimit"),
+        "VolumeLimitExceeded: Maximum number of volumes allowed (2) exceeded for quota 'volumes'."
+    );
+    assert_eq!(used(&cloud, "volumes").await, (2, 0));
+    assert_eq!(cloud.broker.requests("create_volume").len(), 2);
+}
+
+/// Twenty at once, and room for five: exactly five come in.
+#[tokio::test(flavor = "multi_thread")]
+async fn quota_is_exact_under_a_crowd() {
+    let cloud = Cloud::with(|door| {
+        door.quotas.use_default_class = false;
+        door.quotas.limits.insert("volumes".to_owned(), 5);
+    })
+    .await;
+    let create = || cloud.post("/volumes", json!({"volume": {"size": 1}}));
+    let statuses = futures_util::future::join_all((0..20).map(|_| create())).await;
+    let made = statuses.iter().filter(|answer| answer.status == 202).count();
+    let refused = statuses.iter().filter(|answer| answer.status == 413).count();
+    assert_eq!((made, refused), (5, 15));
+    assert_eq!(used(&cloud, "volumes").await, (5, 0));
+}
+
+#[tokio::test]
+async fn a_volume_that_no_service_ever_had_goes_at_once() {
+    let cloud = Cloud::deserted().await;
+    let id = cloud.post("/volumes", json!({"volume": {"size": 1}})).await.text("/volume/id");
+    write(&cloud, &id, VolumeChange { host: Some(None), ..VolumeChange::default() }).await;
+    assert_eq!(cloud.call("DELETE", &format!("/volumes/{id}"), None).await.status, 202);
+    cloud.get(&format!("/volumes/{id}")).await.fault(404, "itemNotFound");
+    assert_eq!(used(&cloud, "volumes").await, (0, 0));
+    assert!(cloud.broker.requests("delete_volume").is_empty());
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-"""Unmodified openstacksdk without Keystone: `auth_type: none` and an endpoint, as a standalone service is configured."""
+"""Unmodified openstacksdk without Keystone, as a standalone service is configured: with `auth_type: none` and an endpoint, or
+with `auth_type: admin_token` when a token is given too."""
 
 import json
 import sys
@@ -22,9 +23,13 @@ def until(get, status):
     raise SystemExit("still %s, not %s" % (now, status))
 
 
+if len(sys.argv) > 2:
+    auth = {"auth_type": "admin_token", "auth": {"endpoint": URL + "/v3", "token": sys.argv[2]}}
+else:
+    auth = {"auth_type": "none", "endpoint": URL + "/v3"}
 cloud = openstack.connect(
-    load_yaml_config=False, load_envvars=False, auth_type="none", endpoint=URL + "/v3",
-    block_storage_endpoint_override=URL + "/v3", block_storage_api_version="3")
+    load_yaml_config=False, load_envvars=False, block_storage_endpoint_override=URL + "/v3",
+    block_storage_api_version="3", **auth)
 block = cloud.block_storage
 
 volume = block.create_volume(name="data", size=2, metadata={"a": "b"})

@@ -100,6 +100,12 @@ impl MemoryProvider {
         self.take_away(|entry| entry.name.strip_prefix(PREFIX) == Some(name)) > 0
     }
 
+    /// How many locks were ever taken, by all instances.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.space.state().token
+    }
+
     /// Makes the next call at `point`, in any instance, fail with `error`. Faults at one point strike in the order they were set.
     pub fn fail_next(&self, point: FaultPoint, error: Error) {
         self.space.state().faults.push_back((point, error));

@@ -24,7 +24,9 @@ pub(crate) async fn a_snapshot_lives_and_dies(place: &Place) {
     let service = db.service_register(&service("snap@nfs", None)).await.unwrap().id;
     let kind = ResourceType::Snapshot;
     let claim = db.worker_claim(kind, id.as_str(), "creating", None, service).await.unwrap().unwrap();
-    let loaded = db.snapshot_load(&id).await.unwrap().unwrap();
+    let (loaded, trips) = place.trips(db.snapshot_load(&id)).await;
+    let loaded = loaded.unwrap().unwrap();
+    assert_eq!(trips, 2);
     assert_eq!((loaded.snapshot, loaded.worker.unwrap().id), (made, claim.id));
     let expect = Expect::status(SnapshotStatus::Creating).by(Some(&claim));
     let half = SnapshotChange { progress: Some(Some("90%".to_owned())), ..SnapshotChange::default() };

@@ -97,7 +97,8 @@ impl std::str::FromStr for Failover {
 /// rabbit_opts`, `amqp.py: amqp_opts`).
 ///
 /// Without meaning here, and so absent: the connection pool (`rpc_conn_pool_size`, `conn_pool_*`: there are two
-/// connections), `heartbeat_rate`, `direct_mandatory_flag`, `ssl_version` and `ssl_enforce_fips_mode`.
+/// connections), `heartbeat_rate`, `direct_mandatory_flag`, `ssl_version` and `ssl_enforce_fips_mode`. Not supported:
+/// `kombu_compression`; a compressed message arrives as one that cannot be decoded, with that reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RabbitOptions {
     /// Topic queues and the control exchange survive a restart of the broker.

@@ -8,7 +8,7 @@ use scoria_rpc::Request;
 use serde_json::json;
 
 use super::world::{World, create_request, request};
-use super::{Case, judge};
+use super::laws::{Case, judge};
 
 /// What `arrange` made, for the checks.
 struct Made<T>(Mutex<Option<T>>);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use scoria_coordination::Coordinator;
+use scoria_coordination::{Coordinator, LockRequest, LockSet};
 use scoria_coordination::providers::MemoryProvider;
 use scoria_db::Database;
 use scoria_drivers::{LocalDriver, LocalOptions};
@@ -40,6 +40,7 @@ pub(crate) struct World {
     pub(crate) db: Database,
     pub(crate) broker: MemoryBroker,
     locks: Coordinator,
+    provider: Arc<MemoryProvider>,
     dir: TempDir,
 }
 
@@ -67,10 +68,21 @@ impl World {
         });
         manager.start().await.unwrap();
         assert!(manager.is_driver_ready());
+        let losing = provider.clone();
         manager.script.on_lock_loss(move |name| {
-            assert!(provider.lose(name), "{name} was held");
+            assert!(losing.lose(name), "{name} was held");
         });
-        Self { manager, db, broker, locks, dir }
+        Self { manager, db, broker, locks, provider, dir }
+    }
+
+    /// Locks that another instance takes on the same lock service.
+    pub(crate) async fn other_instance(&self, request: LockRequest) -> LockSet {
+        Coordinator::new(Arc::new(self.provider.another("other"))).acquire(request).await.unwrap()
+    }
+
+    /// How many locks were ever taken: the memory provider numbers them.
+    pub(crate) fn locks_taken(&self) -> u64 {
+        self.provider.taken()
     }
 
     /// An interrupted operation keeps no lock.

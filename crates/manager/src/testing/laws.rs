@@ -4,16 +4,12 @@
 //! of each step was lost; stops before the next effect when its lock is lost before each step, and is carried on. And
 //! nothing is left over: no workers row, no lock, no file that no row knows.
 
-mod cases;
-pub(crate) mod script;
-mod world;
-
 use async_trait::async_trait;
 use scoria_rpc::Request;
 
 use crate::failure::{Failure, Interruption};
-use script::Trial;
-use world::World;
+use super::script::Trial;
+use super::world::World;
 
 /// One operation to be judged.
 #[async_trait]
