@@ -63,7 +63,7 @@ fn table(header: Option<Vec<String>>, rows: impl Iterator<Item = Vec<String>>) -
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    table.trim_fmt() + "\n"
 }
 
 /// A value as people read it. Names come from users: what would steer a terminal is shown, not obeyed.

@@ -151,7 +151,20 @@ mod tests {
     fn every_method_of_the_contract_is_either_served_or_named_as_missing() {
         let served: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
         assert!(NOT_YET.iter().all(|name| !served.contains(name)));
-        // rpc.md §5 lists this many names, aliases included.
+        // The volume RPC API 3.20 has this many names, aliases included.
         assert_eq!(served.len() + NOT_YET.len(), 50);
+    }
+
+    #[test]
+    fn the_page_about_methods_names_each_of_them() {
+        let page = include_str!("../../../../docs/rpc-methods.md");
+        let (served, not_yet) = page.split_once("## Not yet").expect("two parts");
+        let named = |part: &str, name: &str| part.contains(&format!("`{name}`"));
+        for method in METHODS {
+            assert!(named(served, method.name), "{} is served", method.name);
+        }
+        for name in NOT_YET {
+            assert!(named(not_yet, name) && !named(served, name), "{name} is not served yet");
+        }
     }
 }

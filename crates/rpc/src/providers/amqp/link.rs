@@ -115,7 +115,7 @@ struct Hosts {
 impl Hosts {
     /// Shuffled, so that a cloud spreads over its brokers.
     fn new(hosts: &[BrokerHost], strategy: Failover) -> Self {
-        let mut hosts = hosts.to_vec();
+        let mut hosts = if hosts.is_empty() { vec![BrokerHost::default()] } else { hosts.to_vec() };
         hosts.shuffle(&mut rand::rng());
         Self { hosts: hosts.into(), strategy }
     }
@@ -176,7 +176,7 @@ impl Supervisor {
         let rabbit = &self.access.rabbit;
         let mut wait = rabbit.rabbit_retry_interval;
         loop {
-            for _ in 0..self.hosts.hosts.len().max(1) {
+            for _ in 0..self.hosts.hosts.len() {
                 let host = self.hosts.next();
                 match connection::open(&host, &self.access).await {
                     Ok((connection, socket)) => {
@@ -266,5 +266,6 @@ mod tests {
         let mut sorted = first;
         sorted.sort();
         assert_eq!(sorted, ["h0", "h1", "h2", "h3", "h4"]);
+        assert_eq!(Hosts::new(&[], Failover::Shuffle).next().to_string(), "localhost:5672");
     }
 }

@@ -1,0 +1,15 @@
+//! What can be asked for, a file per subject.
+
+pub(crate) mod config;
+pub(crate) mod db;
+pub(crate) mod locks;
+mod locks_run;
+pub(crate) mod operations;
+pub(crate) mod service;
+pub(crate) mod snapshot;
+pub(crate) mod volume;
+
+/// Column of a time.
+fn time(at: Option<scoria_model::Timestamp>) -> Option<String> {
+    at.map(scoria_model::Timestamp::to_iso_micros)
+}
