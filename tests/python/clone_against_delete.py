@@ -15,54 +15,54 @@ import traceback
 from cloud import MIB, Cloud, Image, NotFound, Refused
 
 
-def clone_in_the_background(url, share, source_id, into):
+def clone(cloud, source_id, into):
     try:
-        into.append(Cloud(url, share).client.volumes.create(1, source_volid=source_id))
+        into.append(cloud.client.volumes.create(1, source_volid=source_id))
     except Refused as refusal:
         # The API saw that the source is going away or gone.
         assert refusal.code in (400, 404), refusal
 
 
-def round_of(cloud, url, share, scratch):
+def round_of(cloud, other, scratch):
     source, image = cloud.create(), Image(scratch)
-    for _ in range(3):
-        cloud.write(source, image, random.randrange(0, 1023) * MIB)
-    clones, threads = [], []
     for _ in range(2):
-        threads.append(threading.Thread(target=clone_in_the_background, args=(url, share, source.id, clones)))
-        threads[-1].start()
-    # Sometimes before the clones are asked for, mostly while they are made.
-    time.sleep(random.choice([0, 0.05, 0.1, 0.2, 0.3]))
+        cloud.write(source, image, random.randrange(0, 1008) * MIB, 16 * MIB)
+    clones = []
+    # One clone is asked for before the delete and on its way through the scheduler while that is asked for; how far it gets
+    # is up to the pause. The other one is asked for at the same time as the delete.
+    clone(cloud, source.id, clones)
+    time.sleep(random.choice([0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4]))
+    racing = threading.Thread(target=clone, args=(other, source.id, clones))
+    racing.start()
     cloud.client.volumes.delete(source.id)
-    for thread in threads:
-        thread.join()
+    racing.join()
     cloud.wait_gone(source)
     outcome = {"good": 0, "late": 0, "refused": 2 - len(clones)}
-    for clone in clones:
+    for made in clones:
         end = time.monotonic() + cloud.timeout
-        while (clone := cloud.client.volumes.get(clone.id)).status == "creating":
-            assert time.monotonic() < end, "the clone %s of %s stays in creating" % (clone.id, source.id)
+        while (made := cloud.client.volumes.get(made.id)).status == "creating":
+            assert time.monotonic() < end, "the clone %s of %s stays in creating" % (made.id, source.id)
             time.sleep(0.1)
-        if clone.status == "available":
-            cloud.same(clone, image)
+        if made.status == "available":
+            cloud.same(made, image)
             outcome["good"] += 1
         else:
-            assert clone.status == "error", clone.status
+            assert made.status == "error", made.status
             outcome["late"] += 1
     cloud.delete(*clones)
-    for name in (source.id, *(clone.id for clone in clones)):
+    for name in (source.id, *(made.id for made in clones)):
         assert not cloud.files(name), "left over: %s" % cloud.files(name)
     os.remove(image.path)
     return outcome
 
 
 def work(url, share, scratch, rounds, outcomes, failures):
-    cloud = Cloud(url, share)
+    cloud, other = Cloud(url, share), Cloud(url, share)
     try:
         for _ in range(rounds):
             if failures:
                 return
-            outcomes.append(round_of(cloud, url, share, scratch))
+            outcomes.append(round_of(cloud, other, scratch))
     except BaseException:
         failures.append(traceback.format_exc())
 

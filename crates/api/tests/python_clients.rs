@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use common::Cloud;
 use scoria_testkit::PythonPeer;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 async fn run(cloud: &Cloud, script: &str, arguments: &[&str]) {
@@ -33,6 +34,34 @@ async fn openstacksdk_with_a_fixed_token() {
     let cloud = Cloud::with(|door| door.token = Some("s3cret".to_owned().into())).await;
     cloud.serve_volumes().await;
     run(&cloud, "sdk.py", &["s3cret"]).await;
+}
+
+/// The fields of an answer, without those that extensions add to Cinder's own views.
+fn fields(view: &Value) -> Vec<String> {
+    let view = view.as_object().unwrap_or_else(|| panic!("{view}"));
+    view.keys().filter(|key| !key.contains(':')).cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_microversion_has_the_fields_that_cinder_s_views_have() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/views.py");
+    let peer = PythonPeer::find().unwrap();
+    let expected = peer.run::<&str>(&script, &[], Duration::from_secs(120)).await.unwrap();
+    let cloud = Cloud::start().await;
+    let volume = cloud.volume(1).await;
+    let snapshot = cloud.snapshot(&volume).await;
+    for (collection, key, id) in [("volumes", "volume", &volume), ("snapshots", "snapshot", &snapshot)] {
+        let versions = expected[collection].as_array().unwrap();
+        assert_eq!(versions.len(), 72);
+        for (minor, expected) in versions.iter().enumerate() {
+            let path = format!("/{collection}/{id}");
+            let answer = cloud.call_as("GET", &path, None, &format!("3.{minor}"), "tester:project").await;
+            assert_eq!(json!(fields(&answer.body[key])), *expected, "{key} in 3.{minor}");
+        }
+    }
+    let body = json!({"attachment": {"volume_uuid": volume}});
+    let answer = cloud.post("/attachments", body).await;
+    assert_eq!(json!(fields(&answer.body["attachment"])), expected["attachments"]);
 }
 
 /// The `cinder` command with `arguments`; its output, or what it complained of.

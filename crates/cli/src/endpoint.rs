@@ -80,7 +80,12 @@ impl Endpoint {
     }
 
     /// A whole list of the API, page by page.
-    pub(crate) async fn list<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)], key: &str) -> Result<Vec<T>> {
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        key: &str,
+    ) -> Result<Vec<T>> {
         let mut items: Vec<Value> = Vec::new();
         loop {
             let mut page = query.to_vec();

@@ -23,10 +23,15 @@ pub(crate) struct Target {
     args: TargetArgs,
 }
 
-/// Where volumes and snapshots can be read.
+/// Where services, volumes and snapshots can be read.
 pub(crate) enum Source {
     /// The database of a configuration.
-    Database(Database),
+    Database {
+        /// Its tables are of a version that we know.
+        database: Database,
+        /// `service_down_time`, seconds: a service without a heartbeat for longer is down.
+        down_time: i64,
+    },
     /// The API.
     Api(Endpoint),
 }
@@ -88,7 +93,7 @@ impl Target {
     /// configuration of this machine.
     pub(crate) async fn source(&self) -> Result<Source> {
         if self.args.endpoint.is_none() && self.names_config() {
-            return self.database().await.map(Source::Database);
+            return self.database().await;
         }
         let (url, named) = self.endpoint_url();
         let endpoint = Endpoint::new(&url, self.args.os_token.clone())?;
@@ -101,13 +106,15 @@ impl Target {
                  configuration with --config-file PATH"
             )));
         }
-        self.database().await.map(Source::Database)
+        self.database().await
     }
 
-    async fn database(&self) -> Result<Database> {
-        let database = self.connect(self.config()?).await?;
+    async fn database(&self) -> Result<Source> {
+        let config = self.config()?;
+        let down_time = i64::try_from(config.default.service_down_time.as_secs()).unwrap_or(i64::MAX);
+        let database = self.connect(config).await?;
         database.check_schema().await?;
-        Ok(database)
+        Ok(Source::Database { database, down_time })
     }
 
     /// The API, for what only it can do. A stand-alone service's configuration names its own.

@@ -110,7 +110,9 @@ impl Waiting {
         check(kind, id, &seen)?;
         let (word, status) = (kind.word(), seen["status"].as_str().unwrap_or_default());
         // What is in use elsewhere is put back.
-        Err(Failure::failed(format!("{word} {id} was not deleted and is {status} again: it was in use, try again later")))
+        Err(Failure::failed(format!(
+            "{word} {id} was not deleted and is {status} again: it was in use, try again later"
+        )))
     }
 }
 
@@ -119,7 +121,9 @@ fn check(kind: Kind, id: &str, seen: &Value) -> Result<()> {
     if status.starts_with("error") {
         return Err(Failure::new(
             Exit::ErrorState,
-            format!("{word} {id} ended in status {status}: the log of the volume service says why; delete it or try again"),
+            format!(
+                "{word} {id} ended in status {status}: the log of the volume service says why; delete it or try again"
+            ),
         ));
     }
     Ok(())

@@ -80,8 +80,8 @@ mod tests {
     async fn run(answers: Vec<Result<u8>>, tries: u32) -> (Result<u8>, Vec<bool>, Duration) {
         let options = Options {
             db_max_retries: tries,
-            db_retry_interval: Duration::from_millis(50),
-            db_max_retry_interval: Duration::from_millis(60),
+            db_retry_interval: Duration::from_millis(500),
+            db_max_retry_interval: Duration::from_millis(600),
             ..Options::new("sqlite://")
         };
         let database = Database::connect(&options).await.unwrap();
@@ -102,10 +102,10 @@ mod tests {
     async fn a_lost_connection_is_tried_again_at_once_and_makes_the_next_try_ambiguous() {
         let (answer, seen, took) = run(vec![Err(lost()), Ok(1)], 5).await;
         assert_eq!((answer.unwrap(), seen), (1, vec![false, true]));
-        assert!(took < Duration::from_millis(50), "{took:?}");
+        assert!(took < Duration::from_millis(500), "{took:?}");
         let (answer, seen, took) = run(vec![Err(busy()), Err(lost()), Err(busy()), Ok(1)], 5).await;
         assert_eq!((answer.unwrap(), seen), (1, vec![false, false, true, true]));
-        assert!(took >= Duration::from_millis(100), "{took:?}");
+        assert!(took >= Duration::from_secs(1), "{took:?}");
     }
 
     #[tokio::test]

@@ -42,6 +42,15 @@ pub(crate) struct Held {
 impl Held {
     /// Whether the operation may go on to its next effect.
     pub(crate) fn check(&self, step: &str) -> Result<(), Failure> {
+        self.check_alive(step)?;
+        if self.work.deadline.has_passed() {
+            return Err(Fault::new(FaultClass::CinderException, format!("timed out before step {step}")).into());
+        }
+        Ok(())
+    }
+
+    /// Whether the operation may still write: an operation whose time is up has to clean up all the same.
+    pub(crate) fn check_alive(&self, step: &str) -> Result<(), Failure> {
         self.entry.set_state(step);
         if self.lost.is_cancelled() {
             return Err(Interruption::LockLost.into());
@@ -49,10 +58,22 @@ impl Held {
         if self.stop_now.is_cancelled() {
             return Err(Interruption::Draining.into());
         }
-        if self.work.deadline.has_passed() {
-            return Err(Fault::new(FaultClass::CinderException, format!("timed out before step {step}")).into());
-        }
         Ok(())
+    }
+
+    /// The same locks without the deadline, to clean up under.
+    pub(crate) fn without_deadline(&self) -> Self {
+        Self {
+            locks: None,
+            lost: self.lost.clone(),
+            entry: self.entry.clone(),
+            stop_now: self.stop_now.clone(),
+            waited: self.waited,
+            since: self.since,
+            work: Work { cancel: self.work.cancel.child_token(), deadline: Deadline::NEVER, token: self.work.token },
+            #[cfg(test)]
+            script: self.script.clone(),
+        }
     }
 
     #[cfg(test)]

@@ -12,6 +12,7 @@ use scoria_runtime::{CancellationToken, KeyedTurns, Tasks};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::capacity::Allocated;
+use crate::notify::Notifier;
 use crate::options::{LogControl, Options};
 use crate::running::Running;
 
@@ -42,6 +43,7 @@ pub struct VolumeManager {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) rpc: Client,
     pub(crate) log: Arc<dyn LogControl>,
+    pub(crate) notifier: Notifier,
     pub(crate) tasks: Tasks,
     pub(crate) running: Running,
     pub(crate) allocated: Allocated,
@@ -68,6 +70,7 @@ impl VolumeManager {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let rpc = Client::new(parts.transport.clone(), parts.options.response_timeout);
+        let notifications = parts.transport.clone();
         Arc::new(Self {
             quick: Arc::new(Semaphore::new(parts.options.quick_slots.into())),
             heavy: Arc::new(Semaphore::new(parts.options.heavy_slots.into())),
@@ -78,6 +81,7 @@ impl VolumeManager {
             transport: parts.transport,
             rpc,
             log: parts.log,
+            notifier: Notifier::start(notifications, &parts.tasks),
             tasks: parts.tasks,
             running: Running::default(),
             allocated: Allocated::default(),

@@ -1,37 +1,73 @@
 //! Notifications (`volume.create.start`, …), for whoever bills or watches.
+//!
+//! They are sent in order by a task of their own: no operation holds its locks because the broker is slow to take one.
+
+use std::sync::Arc;
 
 use scoria_model::{Attachment, RequestContext, Snapshot, Timestamp, Volume};
-use scoria_rpc::Notification;
+use scoria_rpc::{Notification, Transport};
+use scoria_runtime::Tasks;
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
 
 use crate::manager::VolumeManager;
+
+/// How many notifications may wait for the broker. More than that, and the oldest work still goes on without them.
+const WAITING: usize = 1024;
+
+/// Where notifications are handed over.
+#[derive(Debug, Clone)]
+pub(crate) struct Notifier(mpsc::Sender<Notification>);
+
+impl Notifier {
+    /// Starts the task that sends. It ends when everything was sent and the manager is gone, or with the process.
+    pub(crate) fn start(transport: Arc<dyn Transport>, tasks: &Tasks) -> Self {
+        let (sender, mut receiver) = mpsc::channel::<Notification>(WAITING);
+        let stop = tasks.stop_token();
+        tasks.spawn("notifications", async move {
+            loop {
+                let notification = tokio::select! {
+                    biased;
+                    notification = receiver.recv() => notification,
+                    () = stop.cancelled() => None,
+                };
+                let Some(notification) = notification else { return };
+                let event = notification.event_type.clone();
+                if let Err(error) = transport.notify(notification).await {
+                    tracing::warn!(%error, event, "notification could not be sent");
+                }
+            }
+        });
+        Self(sender)
+    }
+
+    fn send(&self, notification: Notification) {
+        if let Err(error) = self.0.try_send(notification) {
+            tracing::warn!(%error, "notification dropped");
+        }
+    }
+}
 
 impl VolumeManager {
     /// Sends `volume.<event>` (`cinder/volume/volume_utils.py: notify_about_volume_usage`). What cannot be sent is logged:
     /// no operation fails for its notification.
-    pub(crate) async fn notify_volume(&self, context: &RequestContext, volume: &Volume, event: &str) {
+    pub(crate) fn notify_volume(&self, context: &RequestContext, volume: &Volume, event: &str) {
         if volume.use_quota {
-            self.send(context, "volume", format!("volume.{event}"), volume_payload(volume)).await;
+            self.send(context, "volume", format!("volume.{event}"), volume_payload(volume));
         }
     }
 
     /// Sends `volume.<event>` regardless of quotas, with more facts (attach and detach).
-    pub(crate) async fn notify_attachment(&self, context: &RequestContext, volume: &Volume, event: &str) {
-        self.send(context, "volume", format!("volume.{event}"), volume_payload(volume)).await;
+    pub(crate) fn notify_attachment(&self, context: &RequestContext, volume: &Volume, event: &str) {
+        self.send(context, "volume", format!("volume.{event}"), volume_payload(volume));
     }
 
     /// Sends `snapshot.<event>` (`notify_about_snapshot_usage`).
-    pub(crate) async fn notify_snapshot(
-        &self,
-        context: &RequestContext,
-        snapshot: &Snapshot,
-        volume: &Volume,
-        event: &str,
-    ) {
-        self.send(context, "snapshot", format!("snapshot.{event}"), snapshot_payload(snapshot, volume)).await;
+    pub(crate) fn notify_snapshot(&self, context: &RequestContext, snapshot: &Snapshot, volume: &Volume, event: &str) {
+        self.send(context, "snapshot", format!("snapshot.{event}"), snapshot_payload(snapshot, volume));
     }
 
-    async fn send(&self, context: &RequestContext, publisher: &str, event_type: String, payload: Value) {
+    fn send(&self, context: &RequestContext, publisher: &str, event_type: String, payload: Value) {
         let notification = Notification {
             publisher_id: format!("{publisher}.{}", self.options.service_host()),
             event_type,
@@ -39,9 +75,7 @@ impl VolumeManager {
             payload,
             context: context.clone(),
         };
-        if let Err(error) = self.transport.notify(notification).await {
-            tracing::warn!(%error, "notification could not be sent");
-        }
+        self.notifier.send(notification);
     }
 }
 

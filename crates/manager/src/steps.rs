@@ -27,21 +27,19 @@ pub(crate) trait Step<O: Send>: Send + Sync {
 /// Runs the steps in order. Before each of them the locks, the deadline and the shutdown are looked at.
 pub(crate) async fn run<O: Send>(operation: &mut O, steps: &[&dyn Step<O>], held: &Held) -> Result<(), Failure> {
     for (index, step) in steps.iter().enumerate() {
-        let outcome = match held.check(step.name()) {
+        let mut outcome = match held.check(step.name()) {
             Ok(()) => run_one(operation, *step, held).await,
             Err(failure) => Err(failure),
         };
-        match outcome {
-            Ok(()) => {}
-            // A driver that was cancelled because the lock went does not know why: the locks do.
-            Err(Failure::Interrupted(_)) if held.check(step.name()).is_err() => held.check(step.name())?,
-            Err(Failure::Interrupted(interruption)) => return Err(interruption.into()),
-            Err(Failure::Fault(fault)) => {
-                tracing::debug!(step = step.name(), %fault, "step failed, undoing");
-                undo(operation, &steps[..=index], held).await?;
-                return Err(Failure::Fault(fault));
-            }
+        // A driver that was stopped does not know why: a lost lock, the shutdown or the deadline. We do.
+        if let (Err(Failure::Interrupted(_)), Err(reason)) = (&outcome, held.check(step.name())) {
+            outcome = Err(reason);
         }
+        if let Err(Failure::Fault(fault)) = &outcome {
+            tracing::debug!(step = step.name(), %fault, "step failed, undoing");
+            undo(operation, &steps[..=index], held).await?;
+        }
+        outcome?;
     }
     Ok(())
 }
@@ -57,7 +55,10 @@ async fn run_one<O: Send>(operation: &mut O, step: &dyn Step<O>, held: &Held) ->
     crate::testing::script::run_one(operation, step, held).await
 }
 
+/// Takes back what was done. Only a lost lock or the end of the process stops it: an operation whose time is up has to
+/// clean up all the same.
 async fn undo<O: Send>(operation: &mut O, done: &[&dyn Step<O>], held: &Held) -> Result<(), Failure> {
+    let held = &held.without_deadline();
     for step in done.iter().rev() {
         held.check("undo")?;
         match step.undo(operation, held).await {

@@ -95,7 +95,7 @@ pub(crate) async fn update(
     let connector = fields.object("connector")?;
     connector.require("host")?;
     let attachment = door.attachment(&path.id).await?;
-    door.update_attachment(&caller, &attachment, connector.0).await?;
+    door.update_attachment(&caller, &attachment, connector.map).await?;
     Ok(answer(&door.attachment(&path.id).await?))
 }
 

@@ -49,19 +49,25 @@ fn check_content_type(headers: &HeaderMap) -> ApiResult<()> {
 impl Body {
     /// The object under `key`, beside which nothing but `also` may stand.
     pub(crate) fn object(&self, key: &'static str, also: &[&str]) -> ApiResult<Fields<'_>> {
-        let top = Fields(&self.0);
+        let known = [&[key], also].concat();
+        let top = self.fields();
         top.require(key)?;
-        if let Some(extra) = self.0.keys().find(|name| *name != key && !also.contains(&name.as_str())) {
-            return Err(unexpected(extra));
-        }
-        top.object(key)
+        top.only(&known)?.object(key)
+    }
+
+    /// The object itself.
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        Fields { map: &self.0, name: None }
     }
 
     /// The one action of the body and its arguments; an action without arguments has null ones.
     pub(crate) fn action(&self) -> ApiResult<(&str, &Value)> {
         match self.0.iter().next() {
             Some((name, arguments)) if self.0.len() == 1 => Ok((name, arguments)),
-            Some((_, _)) => Err(unexpected(self.0.keys().nth(1).map(String::as_str).unwrap_or_default())),
+            Some((_, _)) => {
+                let second = self.0.keys().nth(1).map(String::as_str).unwrap_or_default();
+                Err(self.fields().complain(unexpected(second)))
+            }
             None => Err(ApiError::bad_request("Malformed request body")),
         }
     }
@@ -69,40 +75,63 @@ impl Body {
 
 /// The fields of one object of a body. Every reader gives `None` for a field that is absent or null.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fields<'a>(pub(crate) &'a Map<String, Value>);
+pub(crate) struct Fields<'a> {
+    /// The object.
+    pub(crate) map: &'a Map<String, Value>,
+    /// The field that it stands under; none for the body itself.
+    name: Option<&'a str>,
+}
 
 impl<'a> Fields<'a> {
     /// Arguments of the action `name`, which must be an object.
-    pub(crate) fn of_action(name: &str, arguments: &'a Value) -> ApiResult<Self> {
-        arguments.as_object().map(Self).ok_or_else(|| wrong_type(name, arguments, "'object'"))
+    pub(crate) fn of_action(name: &'a str, arguments: &'a Value) -> ApiResult<Self> {
+        let map = arguments.as_object().ok_or_else(|| wrong_type(name, arguments, "'object'"))?;
+        Ok(Self { map, name: Some(name) })
     }
 
     /// Refuses fields that are not in the list.
     pub(crate) fn only(self, known: &[&str]) -> ApiResult<Self> {
-        match self.0.keys().find(|name| !known.contains(&name.as_str())) {
-            Some(extra) => Err(unexpected(extra)),
+        match self.map.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(extra) => Err(self.complain(unexpected(extra))),
             None => Ok(self),
         }
     }
 
     /// Refuses the absence of a field.
     pub(crate) fn require(self, key: &str) -> ApiResult<&'a Value> {
-        self.0.get(key).ok_or_else(|| ApiError::bad_request(format!("'{key}' is a required property")))
+        self.map.get(key).ok_or_else(|| self.complain(format!("'{key}' is a required property")))
+    }
+
+    /// Cinder's sentence about the object as a whole.
+    pub(crate) fn complain(self, why: impl std::fmt::Display) -> ApiError {
+        match self.name {
+            Some(name) => invalid(name, &Value::Object(self.map.clone()), why),
+            None => ApiError::bad_request(why.to_string()),
+        }
+    }
+
+    /// Refuses an object without any of the fields that a change may have.
+    pub(crate) fn not_empty(self) -> ApiResult<()> {
+        match self.map.is_empty() {
+            true => Err(self.complain("{} is not valid under any of the given schemas")),
+            false => Ok(()),
+        }
     }
 
     /// Whether the field is there, be it null.
     pub(crate) fn contains(self, key: &str) -> bool {
-        self.0.contains_key(key)
+        self.map.contains_key(key)
     }
 
     fn value(self, key: &str) -> Option<&'a Value> {
-        self.0.get(key).filter(|value| !value.is_null())
+        self.map.get(key).filter(|value| !value.is_null())
     }
 
     /// An object that must be there.
-    pub(crate) fn object(self, key: &str) -> ApiResult<Self> {
+    pub(crate) fn object(self, key: &'a str) -> ApiResult<Self> {
         let value = self.require(key)?;
-        value.as_object().map(Self).ok_or_else(|| wrong_type(key, value, "'object'"))
+        let map = value.as_object().ok_or_else(|| wrong_type(key, value, "'object'"))?;
+        Ok(Self { map, name: Some(key) })
     }
 
     /// An object that may be absent.
@@ -234,8 +263,8 @@ fn wrong_type(key: &str, value: &Value, types: &str) -> ApiError {
     invalid(key, value, format_args!("{} is not of type {types}", python(value)))
 }
 
-fn unexpected(key: &str) -> ApiError {
-    ApiError::bad_request(format!("Additional properties are not allowed ('{key}' was unexpected)"))
+fn unexpected(key: &str) -> String {
+    format!("Additional properties are not allowed ('{key}' was unexpected)")
 }
 
 /// A value as Python shows it.
@@ -302,6 +331,17 @@ mod tests {
         assert_eq!(
             message(body(json!({"volume": []})).object("volume", &[])),
             "Invalid input for field/attribute volume. Value: []. [] is not of type 'object'"
+        );
+        let nested = body(json!({"volume": {"x": 1}}));
+        let fields = nested.object("volume", &[]).unwrap();
+        assert_eq!(
+            message(fields.only(&["size"])),
+            "Invalid input for field/attribute volume. Value: {'x': 1}. Additional properties are not allowed ('x' was \
+             unexpected)"
+        );
+        assert_eq!(
+            message(fields.require("size")),
+            "Invalid input for field/attribute volume. Value: {'x': 1}. 'size' is a required property"
         );
         let actions = body(json!({"os-extend": {}, "os-attach": {}}));
         message(actions.action());

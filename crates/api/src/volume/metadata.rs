@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::FrontDoor;
-use super::body::{Body, Fields};
+use super::body::Body;
 use super::errors::{ApiError, ApiResult};
 use super::lookup::IdPath;
 use super::request::Caller;
@@ -184,13 +184,13 @@ fn changeable(volume: &Volume, doing: &str) -> ApiResult<()> {
 }
 
 fn read_all(body: &Body) -> ApiResult<Metadata> {
-    let fields = Fields(&body.0).only(&["metadata"])?;
+    let fields = body.fields().only(&["metadata"])?;
     fields.object("metadata")?;
     Ok(fields.metadata("metadata")?.unwrap_or_default())
 }
 
 fn read_one(body: &Body, key: &str) -> ApiResult<Metadata> {
-    let fields = Fields(&body.0).only(&["meta"])?;
+    let fields = body.fields().only(&["meta"])?;
     fields.object("meta")?;
     let metadata = fields.metadata("meta")?.unwrap_or_default();
     if !metadata.contains_key(key) {

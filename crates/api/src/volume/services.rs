@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::FrontDoor;
-use super::body::{Body, Fields};
+use super::body::Body;
 use super::errors::{ApiError, ApiResult};
 use super::request::Caller;
 use super::views;
@@ -38,7 +38,7 @@ pub(crate) async fn change(
     Path(path): Path<ActionPath>,
     body: Body,
 ) -> ApiResult<Json<Value>> {
-    let fields = Fields(&body.0);
+    let fields = body.fields();
     let host = fields
         .text("host")?
         .filter(|host| !host.is_empty())

@@ -87,11 +87,7 @@ pub(crate) async fn update(
 ) -> ApiResult<Json<Value>> {
     let known = ["name", "description", "display_name", "display_description"];
     let fields = body.object("snapshot", &[])?.only(&known)?;
-    if fields.0.is_empty() {
-        return Err(ApiError::bad_request(
-            "Invalid input for field/attribute snapshot. Value: {}. {} is not valid under any of the given schemas",
-        ));
-    }
+    fields.not_empty()?;
     let change = SnapshotChange {
         display_name: fields.label("name", "display_name")?,
         display_description: fields.label("description", "display_description")?,

@@ -62,7 +62,7 @@ pub(crate) async fn act(
         }
         "os-initialize_connection" => {
             let fields = Fields::of_action(action, arguments)?.only(&["connector"])?;
-            let connector = fields.object("connector")?.0;
+            let connector = fields.object("connector")?.map;
             let volume = door.volume(id).await?;
             let mut info = door.initialize_connection(&caller, &volume, connector).await?;
             if let Value::Object(info) = &mut info {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::FrontDoor;
 use super::body::Body;
-use super::errors::{ApiError, ApiResult};
+use super::errors::ApiResult;
 use super::lookup::IdPath;
 use super::paging::{Page, next_query};
 use super::request::Caller;
@@ -72,10 +72,8 @@ pub(crate) async fn update(
 ) -> ApiResult<Json<Value>> {
     let known = ["name", "description", "display_name", "display_description", "metadata"];
     let fields = body.object("volume", &[])?.only(&known)?;
-    if caller.version.has(53) && fields.0.is_empty() {
-        return Err(ApiError::bad_request(
-            "Invalid input for field/attribute volume. Value: {}. {} is not valid under any of the given schemas",
-        ));
+    if caller.version.has(53) {
+        fields.not_empty()?;
     }
     let change = VolumeChange {
         display_name: fields.label("name", "display_name")?,

@@ -7,6 +7,7 @@ mod locks_run;
 pub(crate) mod operations;
 pub(crate) mod service;
 pub(crate) mod snapshot;
+mod terminal;
 pub(crate) mod volume;
 
 /// Column of a time.

@@ -65,7 +65,7 @@ async fn attach_locked(
         let reason = "volume is already attached and multiple attachments are not enabled";
         return Err(Fault::invalid_volume(reason).into());
     }
-    manager.notify_attachment(&job.context, &volume, "attach.start").await;
+    manager.notify_attachment(&job.context, &volume, "attach.start");
     let attachment = begin(manager, &volume, &asked.mode).await?;
     if let Err(fault) = check(manager, &volume, asked) {
         mark(manager, &attachment.id, AttachStatus::ErrorAttaching).await?;
@@ -90,7 +90,7 @@ async fn attach_locked(
     let mode: Metadata = [("attached_mode".to_owned(), asked.mode.clone())].into();
     manager.db.volume_admin_metadata_update(id, &mode, false).await?;
     let volume = manager.db.volume_get(id).await?.ok_or_else(|| Fault::volume_not_found(id))?;
-    manager.notify_attachment(&job.context, &volume, "attach.end").await;
+    manager.notify_attachment(&job.context, &volume, "attach.end");
     super::attachments::attachment(manager, &attachment.id).await
 }
 
@@ -152,7 +152,7 @@ async fn detach_locked(
             return Err(Fault::invalid_volume(reason).into());
         }
     };
-    manager.notify_attachment(&job.context, &volume, "detach.start").await;
+    manager.notify_attachment(&job.context, &volume, "detach.start");
     if let Err(fault) = manager.require_driver() {
         mark(manager, &attachment.id, AttachStatus::ErrorDetaching).await?;
         return Err(fault.into());
@@ -165,7 +165,7 @@ async fn detach_locked(
     }
     finish(manager, id, &attachment.id).await?;
     if let Some(volume) = manager.db.volume_get(id).await? {
-        manager.notify_attachment(&job.context, &volume, "detach.end").await;
+        manager.notify_attachment(&job.context, &volume, "detach.end");
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(super) async fn update(manager: &Arc<VolumeManager>, job: &Job, mut args: Ar
     let held = manager.hold(job, reader(manager, job, &volume_id)).await?;
     let connected = async {
         let volume = manager.db.volume_get(&volume_id).await?.ok_or_else(|| Fault::volume_not_found(&volume_id))?;
-        manager.notify_attachment(&job.context, &volume, "attach.start").await;
+        manager.notify_attachment(&job.context, &volume, "attach.start");
         let info = connect(manager, &volume, &connector, &held).await?;
         held.check("write attachment")?;
         let change = AttachmentChange {
@@ -80,7 +80,7 @@ pub(super) async fn delete(manager: &Arc<VolumeManager>, job: &Job, mut args: Ar
     manager.require_driver()?;
     let attachment = attachment(manager, &id).await?;
     let volume = manager.db.volume_get(&volume_id).await?.ok_or_else(|| Fault::volume_not_found(&volume_id))?;
-    manager.notify_attachment(&job.context, &volume, "detach.start").await;
+    manager.notify_attachment(&job.context, &volume, "detach.start");
     end(manager, &volume, &attachment).await?;
     // The rows are cinder-api's to write.
     Ok(Value::Null)

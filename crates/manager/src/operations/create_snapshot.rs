@@ -75,11 +75,11 @@ async fn create_locked(manager: &VolumeManager, job: &Job, id: &SnapshotId, held
         .await?
         .ok_or_else(|| Fault::volume_not_found(&snapshot.volume_id))?;
     let claim = manager.claim(ResourceType::Snapshot, id.as_str(), "creating", loaded.worker.as_ref()).await?;
-    manager.notify_snapshot(&job.context, &snapshot, &volume, "create.start").await;
+    manager.notify_snapshot(&job.context, &snapshot, &volume, "create.start");
     let mut create = Create { manager, snapshot, volume, claim, volume_admin_metadata: Metadata::new() };
     match steps::run(&mut create, &[&MakeSnapshot, &RecordFormat, &CopyImageProperties, &Finish], held).await {
         Ok(()) => {
-            manager.notify_snapshot(&job.context, &create.snapshot, &create.volume, "create.end").await;
+            manager.notify_snapshot(&job.context, &create.snapshot, &create.volume, "create.end");
             Ok(json!(id))
         }
         Err(Failure::Fault(fault)) => create.failed(job, fault, held).await,
@@ -89,7 +89,7 @@ async fn create_locked(manager: &VolumeManager, job: &Job, id: &SnapshotId, held
 
 impl Create<'_> {
     async fn failed(&mut self, job: &Job, fault: Fault, held: &Held) -> Result<Value, Failure> {
-        held.check("fail")?;
+        held.check_alive("fail")?;
         let change = SnapshotChange { status: Some(SnapshotStatus::Error), ..SnapshotChange::default() };
         let expect = Expect::status(SnapshotStatus::Creating).by(Some(&self.claim));
         let id = &self.snapshot.id;

@@ -169,7 +169,7 @@ async fn create_locked(
     let mut create = Create { manager, job, volume, claim, source: Source::Blank, facts: VolumeFacts::default() };
     let outcome = match create.prepare(&source).await {
         Ok(()) => {
-            manager.notify_volume(&job.context, &create.volume, "create.start").await;
+            manager.notify_volume(&job.context, &create.volume, "create.start");
             steps::run(&mut create, &[&MakeVolume, &CopyImageProperties, &Finish], held).await
         }
         Err(failure) => Err(failure),
@@ -178,7 +178,7 @@ async fn create_locked(
         Ok(()) => {
             let size = i64::try_from(create.volume.size).unwrap_or(i64::MAX);
             manager.allocated.add(&manager.pool_of(create.volume.host.as_deref()), size);
-            manager.notify_volume(&job.context, &create.volume, "create.end").await;
+            manager.notify_volume(&job.context, &create.volume, "create.end");
             Ok(json!(id))
         }
         Err(Failure::Fault(fault)) => create.failed(fault, reschedule, held).await,
@@ -240,7 +240,7 @@ impl Create<'_> {
     }
 
     async fn failed(&mut self, fault: Fault, reschedule: Option<Reschedule>, held: &Held) -> Result<Value, Failure> {
-        held.check("fail")?;
+        held.check_alive("fail")?;
         if let Some(reschedule) = reschedule.filter(|_| !NO_RESCHEDULE.contains(&fault.class)) {
             let change = VolumeChange {
                 host: Some(None),

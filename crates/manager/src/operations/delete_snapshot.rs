@@ -93,11 +93,11 @@ pub(super) async fn delete_locked(
         .ok_or_else(|| Fault::volume_not_found(&snapshot.volume_id))?;
     let status = snapshot.status.to_string();
     let claim = manager.claim(ResourceType::Snapshot, id.as_str(), &status, loaded.worker.as_ref()).await?;
-    manager.notify_snapshot(&job.context, snapshot, &volume, "delete.start").await;
+    manager.notify_snapshot(&job.context, snapshot, &volume, "delete.start");
     let mut delete = Delete { manager, loaded, volume, claim, unmanage, volume_admin_metadata: Metadata::new() };
     match steps::run(&mut delete, &[&RemoveSnapshot, &RecordFormat, &Destroy], held).await {
         Ok(()) => {
-            manager.notify_snapshot(&job.context, delete.snapshot(), &delete.volume, "delete.end").await;
+            manager.notify_snapshot(&job.context, delete.snapshot(), &delete.volume, "delete.end");
             Ok(Value::Null)
         }
         Err(Failure::Fault(fault)) => delete.failed(job, fault, held).await,
@@ -112,7 +112,7 @@ impl Delete<'_> {
 
     /// A snapshot that is busy goes back to `available`, and the caller hears nothing of it.
     async fn failed(&mut self, job: &Job, fault: Fault, held: &Held) -> Result<Value, Failure> {
-        held.check("fail")?;
+        held.check_alive("fail")?;
         let busy = fault.class == FaultClass::SnapshotIsBusy;
         let status = if busy { SnapshotStatus::Available } else { SnapshotStatus::ErrorDeleting };
         let change = SnapshotChange { status: Some(status.clone()), ..SnapshotChange::default() };

@@ -104,11 +104,11 @@ async fn delete_locked(
     let claim = manager.claim(ResourceType::Volume, id.as_str(), &status, loaded.worker.as_ref()).await?;
     let (event, size, pool) =
         (if how.unmanage { "unmanage" } else { "delete" }, volume.size, manager.pool_of(volume.host.as_deref()));
-    manager.notify_volume(&job.context, volume, &format!("{event}.start")).await;
+    manager.notify_volume(&job.context, volume, &format!("{event}.start"));
     let mut delete = Delete { manager, job, loaded, claim, how };
     match steps::run(&mut delete, &[&DeleteSnapshots, &RemoveExport, &RemoveVolume, &Destroy], held).await {
         Ok(()) => {
-            manager.notify_volume(&job.context, &delete.loaded.volume, &format!("{event}.end")).await;
+            manager.notify_volume(&job.context, &delete.loaded.volume, &format!("{event}.end"));
             manager.allocated.add(&pool, -i64::try_from(size).unwrap_or(i64::MAX));
             manager.report_wanted.notify_one();
             Ok(Value::Null)
@@ -121,7 +121,7 @@ async fn delete_locked(
 impl Delete<'_> {
     /// A volume that is busy goes back to `available`, and the caller hears nothing of it (lifecycle.md §6).
     async fn failed(&mut self, fault: Fault, held: &Held) -> Result<Value, Failure> {
-        held.check("fail")?;
+        held.check_alive("fail")?;
         let busy = fault.class == FaultClass::VolumeIsBusy;
         let status = match (busy, self.how.unmanage) {
             (true, _) => VolumeStatus::Available,

@@ -61,13 +61,13 @@ async fn extend_locked(
     }
     let claim = manager.claim(ResourceType::Volume, id.as_str(), "extending", loaded.worker.as_ref()).await?;
     let (old_size, pool) = (volume.size, manager.pool_of(volume.host.as_deref()));
-    manager.notify_volume(&job.context, &volume, "resize.start").await;
+    manager.notify_volume(&job.context, &volume, "resize.start");
     let mut extend = Extend { manager, volume, new_size, reservations, claim };
     match steps::run(&mut extend, &[&Grow, &CommitQuota, &Finish], held).await {
         Ok(()) => {
             let grown = new_size.saturating_sub(old_size);
             manager.allocated.add(&pool, i64::try_from(grown).unwrap_or(i64::MAX));
-            manager.notify_volume(&job.context, &extend.volume, "resize.end").await;
+            manager.notify_volume(&job.context, &extend.volume, "resize.end");
             Ok(Value::Null)
         }
         Err(Failure::Fault(fault)) => extend.failed(job, fault, held).await,
@@ -77,7 +77,7 @@ async fn extend_locked(
 
 impl Extend<'_> {
     async fn failed(&mut self, job: &Job, fault: Fault, held: &Held) -> Result<Value, Failure> {
-        held.check("fail")?;
+        held.check_alive("fail")?;
         let project = self.volume.project_id.clone().unwrap_or_default();
         self.manager.db.quota_rollback(&self.reservations, &project).await?;
         fail_extend(self.manager, &self.volume.id, Some(&self.claim)).await?;

@@ -7,9 +7,9 @@
 use async_trait::async_trait;
 use scoria_rpc::Request;
 
-use crate::failure::{Failure, Interruption};
 use super::script::Trial;
 use super::world::World;
+use crate::failure::{Failure, Interruption};
 
 /// One operation to be judged.
 #[async_trait]

@@ -7,8 +7,8 @@ use scoria_model::{Snapshot, SnapshotStatus, Volume, VolumeStatus, object};
 use scoria_rpc::Request;
 use serde_json::json;
 
-use super::world::{World, create_request, request};
 use super::laws::{Case, judge};
+use super::world::{World, create_request, request};
 
 /// What `arrange` made, for the checks.
 struct Made<T>(Mutex<Option<T>>);

@@ -58,8 +58,7 @@ async fn a_cast_is_served_and_acknowledged() {
     transport.cast(&to_host(), create_request(&volume, json!({}))).await.unwrap();
     until("available", async || world.get(&volume.id).await.status == VolumeStatus::Available).await;
     until("acknowledged", async || world.broker.waiting("cinder-volume.node@local.node") == 0).await;
-    let events = world.broker.events();
-    assert_eq!(events, ["volume.create.start", "volume.create.end"]);
+    until("both events", async || world.broker.events() == ["volume.create.start", "volume.create.end"]).await;
 }
 
 #[tokio::test]
@@ -88,7 +87,8 @@ async fn a_call_is_answered_with_what_a_server_needs() {
     let (world, transport) = serving().await;
     let volume = world.volume(1).await;
     let connector = json!({"host": "compute", "ip": "192.0.2.1"});
-    let ask = request("initialize_connection", json!({"volume": object::encode_volume(&volume), "connector": connector}));
+    let ask =
+        request("initialize_connection", json!({"volume": object::encode_volume(&volume), "connector": connector}));
     let info = transport.call(&to_host(), ask, SECONDS).await.unwrap();
     assert_eq!(info["data"]["name"], format!("volume-{}", volume.id));
     assert_eq!(info["data"]["format"], "raw");
@@ -117,9 +117,8 @@ async fn a_message_that_its_sender_published_twice_runs_once() {
     let create = request("create_snapshot", json!({"snapshot": object::encode_snapshot(&snapshot)}));
     transport.cast(&to_host(), create.clone()).await.unwrap();
     transport.cast(&to_host(), create).await.unwrap();
-    let available = async || {
-        world.db.snapshot_get(&snapshot.id).await.unwrap().unwrap().status == SnapshotStatus::Available
-    };
+    let available =
+        async || world.db.snapshot_get(&snapshot.id).await.unwrap().unwrap().status == SnapshotStatus::Available;
     until("available", available).await;
     until("acknowledged", async || world.broker.waiting("cinder-volume.node@local.node") == 0).await;
     let started = world.broker.events().iter().filter(|event| *event == "snapshot.create.start").count();
@@ -133,7 +132,9 @@ async fn a_drained_manager_hands_back_what_it_has_not_begun() {
     world.set_status(&volume.id, VolumeStatus::Extending).await;
     // Somebody holds the volume's files: the request waits for them when the drain begins.
     let owner = scoria_coordination::Owner::default();
-    let taken = world.other_instance(scoria_coordination::LockRequest::new(owner).exclusive(format!("local-{}", volume.id))).await;
+    let taken = world
+        .other_instance(scoria_coordination::LockRequest::new(owner).exclusive(format!("local-{}", volume.id)))
+        .await;
     let extend = json!({"volume": object::encode_volume(&volume), "new_size": 2, "reservations": []});
     transport.cast(&to_host(), request("extend_volume", extend)).await.unwrap();
     let waits = async || world.manager.running().list().iter().any(|running| running.state == "waiting for locks");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use scoria_coordination::{Coordinator, LockRequest, LockSet};
 use scoria_coordination::providers::MemoryProvider;
+use scoria_coordination::{Coordinator, LockRequest, LockSet};
 use scoria_db::Database;
 use scoria_drivers::{LocalDriver, LocalOptions};
 use scoria_model::{RequestContext, Snapshot, SnapshotId, SnapshotStatus, Volume, VolumeId, VolumeStatus, object};

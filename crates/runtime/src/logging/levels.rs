@@ -106,7 +106,9 @@ pub(super) fn parse(level: &str) -> Result<LevelFilter, UnknownLevel> {
         "DEBUG" => Ok(LevelFilter::DEBUG),
         "INFO" => Ok(LevelFilter::INFO),
         "WARN" | "WARNING" => Ok(LevelFilter::WARN),
-        "ERROR" | "CRITICAL" => Ok(LevelFilter::ERROR),
+        "ERROR" => Ok(LevelFilter::ERROR),
+        // Nothing here is logged at this level, so it silences what it is set for.
+        "CRITICAL" => Ok(LevelFilter::OFF),
         _ => Err(UnknownLevel(level.to_owned())),
     }
 }

@@ -1,0 +1,199 @@
+//! A command under a lock: it ends before the lock can be somebody else's, or at once when the lock is lost.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use scoria_conf::Config;
+use scoria_coordination::{Coordinator, LockRequest, LockSet, Owner, PREFIX, WaitPolicy};
+use scoria_runtime::Deadline;
+use scoria_service::parts;
+use secrecy::ExposeSecret;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{self, SignalKind};
+
+use super::terminal::Terminal;
+use crate::exit::{Exit, Failure, Result};
+use crate::output::Progress;
+
+/// The lock to run under.
+pub(super) struct Under {
+    /// Without prefix.
+    pub(super) name: String,
+    pub(super) shared: bool,
+    /// `None`: for ever.
+    pub(super) wait: Option<Duration>,
+}
+
+pub(super) async fn run(config: &Config, under: Under, command: Vec<OsString>) -> Result {
+    if under.name.starts_with(PREFIX) {
+        return Err(Failure::usage(format!(
+            "give the name of the lock without '{PREFIX}': it is put before every name"
+        )));
+    }
+    if config.coordination.backend_url.expose_secret().starts_with("memory:") {
+        return Err(Failure::failed(
+            "[coordination] backend_url = memory:// keeps locks within one process, a command would run under none: \
+             configure a lock service that processes share, such as file:///var/lib/cinder",
+        ));
+    }
+    let mut signals = Signals::new()?;
+    let locks = parts::coordinator(config).await?;
+    let done = with_lock(&locks, &under, command, &mut signals).await;
+    locks.close().await;
+    done
+}
+
+async fn with_lock(locks: &Coordinator, under: &Under, command: Vec<OsString>, signals: &mut Signals) -> Result {
+    let name = under.name.as_str();
+    let wait = match under.wait {
+        Some(limit) if limit.is_zero() => WaitPolicy::No,
+        Some(limit) => WaitPolicy::Until(Deadline::after(limit)),
+        None => WaitPolicy::Until(Deadline::NEVER),
+    };
+    let operation = command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+    let request = LockRequest::new(Owner { operation, ..Owner::default() }).wait(wait);
+    let request = if under.shared { request.shared(name) } else { request.exclusive(name) };
+    let progress = Progress::start(format!("waiting for lock '{name}'"));
+    let set = tokio::select! {
+        set = locks.acquire(request) => set.map_err(in_time)?,
+        signal = signals.next() => return Ok(ended_by(signal as i32)),
+    };
+    drop(progress);
+    if let Some(token) = set.token() {
+        eprintln!("scoria: lock '{name}' is held, fencing token {token}");
+    }
+
+    let mut running = match start(name, set.token(), command) {
+        Ok(running) => running,
+        Err((code, why)) => {
+            drop(set.release().await);
+            return Err(Failure::new(Exit::Of(code), why));
+        }
+    };
+    let ended = running.follow(&set, signals).await;
+    // Giving it back finds out whether it was ours to the end, and if not, why.
+    let released = set.release().await;
+    match (ended, released) {
+        (Ended::Lost, released) => {
+            let why = released.err().map_or_else(|| format!("lock '{name}' was lost"), |error| error.to_string());
+            Err(Failure::new(Exit::LockLost, format!("{why}; the command was killed with its process group")))
+        }
+        (Ended::By(_), Err(error @ scoria_coordination::Error::Lost { .. })) => {
+            Err(Failure::new(Exit::LockLost, format!("{error}; the command had ended when that was noticed")))
+        }
+        (Ended::By(status), released) => {
+            if let Err(error) = released {
+                eprintln!("scoria: {error}; the lock service gives the lock back by itself");
+            }
+            Ok(status
+                .code()
+                .and_then(|code| u8::try_from(code).ok())
+                .map_or_else(|| ended_by(status.signal().unwrap_or_default()), Exit::Of))
+        }
+        (Ended::Unknown(error), _) => Err(Failure::failed(format!("the command cannot be followed: {error}"))),
+    }
+}
+
+fn in_time(error: scoria_coordination::Error) -> Failure {
+    match error {
+        scoria_coordination::Error::Busy { .. } => {
+            Failure::new(Exit::LockBusy, format!("{error}: try again later, or wait longer with --wait SECONDS"))
+        }
+        other => other.into(),
+    }
+}
+
+/// As shells report it.
+fn ended_by(signal: i32) -> Exit {
+    Exit::Of(u8::try_from(128 + signal).unwrap_or(u8::MAX))
+}
+
+/// How the command ended.
+enum Ended {
+    By(ExitStatus),
+    /// Killed, because the lock was lost.
+    Lost,
+    Unknown(std::io::Error),
+}
+
+/// The command and its process group.
+struct Running {
+    child: Child,
+    group: Pid,
+    _terminal: Option<Terminal>,
+}
+
+/// Starts the command in a process group of its own; exit code and reason, as shells have them, when it cannot.
+fn start(name: &str, token: Option<u64>, command: Vec<OsString>) -> std::result::Result<Running, (u8, String)> {
+    let mut words = command.into_iter();
+    let program = words.next().unwrap_or_default();
+    let shown = program.to_string_lossy().into_owned();
+    let mut command = Command::new(program);
+    command.args(words).env("SCORIA_LOCK_NAME", name).env_remove("SCORIA_FENCING_TOKEN");
+    if let Some(token) = token {
+        command.env("SCORIA_FENCING_TOKEN", token.to_string());
+    }
+    let child = command.process_group(0).kill_on_drop(true).spawn().map_err(|error| {
+        let code = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
+        (code, format!("{shown}: {error}"))
+    })?;
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).expect("a child that nobody has waited for has an id");
+    let group = Pid::from_raw(id);
+    Ok(Running { child, group, _terminal: Terminal::hand_to(group) })
+}
+
+impl Running {
+    /// Until the command has ended; signals are passed on to its group.
+    async fn follow(&mut self, set: &LockSet, signals: &mut Signals) -> Ended {
+        let lost = set.lost();
+        loop {
+            tokio::select! {
+                biased;
+                () = lost.cancelled() => {
+                    self.kill();
+                    return match self.child.wait().await {
+                        Ok(_) => Ended::Lost,
+                        Err(error) => Ended::Unknown(error),
+                    };
+                }
+                ended = self.child.wait() => return ended.map_or_else(Ended::Unknown, Ended::By),
+                signal = signals.next() => drop(killpg(self.group, signal)),
+            }
+        }
+    }
+
+    /// At once and without asking: somebody else may hold the lock already.
+    fn kill(&self) {
+        // It fails only when nobody is left in the group.
+        drop(killpg(self.group, Signal::SIGKILL));
+    }
+}
+
+/// The signals that are passed on.
+struct Signals {
+    streams: Vec<(Signal, unix::Signal)>,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |signal: Signal| {
+            let stream = unix::signal(SignalKind::from_raw(signal as i32));
+            stream.map(|stream| (signal, stream)).map_err(|error| Failure::failed(format!("no signals: {error}")))
+        };
+        let passed_on = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+        Ok(Self { streams: passed_on.into_iter().map(listen).collect::<Result<_>>()? })
+    }
+
+    async fn next(&mut self) -> Signal {
+        std::future::poll_fn(|context| {
+            let arrived = self.streams.iter_mut().find(|(_, stream)| stream.poll_recv(context).is_ready());
+            arrived.map_or(std::task::Poll::Pending, |(signal, _)| std::task::Poll::Ready(*signal))
+        })
+        .await
+    }
+}
