@@ -20,9 +20,9 @@ async fn clones_while_their_source_is_deleted_are_whole_or_fail() {
     let mut daemon = cloud.scoria("scoria", &[]).await.unwrap();
     // A clone that comes too late fails, which is logged.
     daemon.allow_errors();
-    let report = cloud.run("clone_against_delete", &["4", "60"]).await.unwrap();
+    let report = cloud.run("clone_against_delete", &["4", "50"]).await.unwrap();
     println!("{report}");
-    assert_eq!(report["rounds"], 240);
+    assert_eq!(report["rounds"], 200);
     let count = |outcome: &str| report[outcome].as_u64().unwrap();
     assert!(count("good") > 0 && count("late") > 0, "the race was always won by the same side: {report}");
     daemon.stop().await.unwrap();

@@ -23,7 +23,7 @@ Errors are one line on standard error.";
 
 /// The command of Scoria: database, services, configuration, locks, volumes and snapshots.
 #[derive(Debug, Parser)]
-#[command(name = "scoria", version, about, long_about = None, after_help = EXIT_CODES)]
+#[command(name = "scoria", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) target: TargetArgs,

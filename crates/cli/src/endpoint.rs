@@ -153,10 +153,9 @@ impl Endpoint {
     }
 
     fn strange(&self, path: &str, status: StatusCode) -> Failure {
-        let (url, option) = (&self.url, self.option);
+        let (url, option, status) = (&self.url, self.option, status.as_u16());
         Failure::unavailable(format!(
-            "{url}{path} answers {} in a form that is not known here: see what {option} URL leads to",
-            status.as_u16()
+            "{url} answers {path} with {status} in a form that is not known here: see what {option} URL leads to"
         ))
     }
 
@@ -171,11 +170,13 @@ impl Endpoint {
             _ => "",
         };
         match (message, status) {
-            (Some(message), StatusCode::NOT_FOUND) => Failure::not_found(message),
+            (Some(message), StatusCode::NOT_FOUND) => {
+                Failure::not_found(format!("{message} scoria volume list and scoria snapshot list show what there is"))
+            }
             (Some(message), StatusCode::SERVICE_UNAVAILABLE) => Failure::unavailable(message),
             (Some(message), _) => Failure::new(Exit::Failed, format!("{message} (HTTP {}){hint}", status.as_u16())),
             (None, StatusCode::UNAUTHORIZED) => Failure::failed(format!("{} wants a token{hint}", self.url)),
-            (None, _) => self.strange(path.strip_prefix("/v3").unwrap_or(&path), status),
+            (None, _) => self.strange(&path, status),
         }
     }
 }

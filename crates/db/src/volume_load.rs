@@ -1,7 +1,7 @@
-//! One volume with all that belongs to it, in two round trips.
+//! One volume with all that belongs to it, in one round trip.
 
 use scoria_model::{Volume, VolumeId, Worker};
-use sea_query::{Expr, ExprTrait, Query, SelectStatement, UnionType};
+use sea_query::{Expr, ExprTrait, JoinType, Query, SelectStatement, UnionType};
 use time::PrimitiveDateTime;
 
 use crate::rows::{AttachmentRow, TypeRow, VolumeRow, WorkerRow};
@@ -21,7 +21,8 @@ pub struct Loaded {
     pub has_transfers: bool,
 }
 
-/// The first round trip: the row, its type, its worker, and one row per live attachment (or one without).
+/// The row, its type, its worker, one of its live attachments and one fact about it: what there is several of makes several
+/// rows, as in Cinder's own joined loads.
 #[derive(sqlx::FromRow)]
 struct JoinedRow {
     #[sqlx(flatten)]
@@ -32,6 +33,9 @@ struct JoinedRow {
     worker: JoinedWorker,
     #[sqlx(flatten)]
     attachment: JoinedAttachment,
+    fact_kind: String,
+    fact_name: Option<String>,
+    fact_value: Option<String>,
 }
 
 /// Declares what a left join yields: the columns of another row struct behind a prefix, all of which may be null.
@@ -94,14 +98,6 @@ joined!(JoinedAttachment of AttachmentRow {
     deleted as "attachment_deleted": bool,
 });
 
-/// The second round trip: one kind of fact per row.
-#[derive(sqlx::FromRow)]
-struct FactRow {
-    kind: String,
-    name: Option<String>,
-    value: Option<String>,
-}
-
 const VOLUME_METADATA: &str = "metadata";
 const ADMIN_METADATA: &str = "admin";
 const GLANCE_METADATA: &str = "glance";
@@ -123,6 +119,9 @@ fn select_joined(id: &VolumeId) -> SelectStatement {
             query.expr_as(column(table, name), *alias);
         }
     }
+    for (name, alias) in [("kind", "fact_kind"), ("name", "fact_name"), ("value", "fact_value")] {
+        query.expr_as(column("fact", name), alias);
+    }
     query
         .from("volumes")
         // A type's row is joined even when the type has been deleted: its volumes live on.
@@ -132,6 +131,8 @@ fn select_joined(id: &VolumeId) -> SelectStatement {
             "volume_attachment",
             id_is("volume_attachment", "volume_id").and(column("volume_attachment", "deleted").eq(val(&false))),
         )
+        // There are always facts: whether it has snapshots and transfers.
+        .join_subquery(JoinType::InnerJoin, select_facts(id.as_str()), "fact", Expr::cust("1 = 1"))
         .and_where(column("volumes", "id").eq(val(id)))
         .and_where(column("volumes", "deleted").eq(val(&false)))
         .order_by(("volume_attachment", "id"), sea_query::Order::Asc);
@@ -143,15 +144,15 @@ fn kind(kind: &str) -> Expr {
     Expr::cust(format!("'{kind}'"))
 }
 
-/// `SELECT 'kind', key, value FROM table WHERE owner = id AND NOT deleted`.
-fn select_pairs(name: &str, table: &'static str, owner: &'static str, id: &str) -> SelectStatement {
+/// `SELECT 'kind', key, value FROM table WHERE owner AND NOT deleted`.
+fn select_pairs(name: &str, table: &'static str, owner: Expr) -> SelectStatement {
     let mut query = Query::select();
     query
         .expr_as(kind(name), "kind")
         .expr_as(Expr::col("key"), "name")
         .expr_as(Expr::col("value"), "value")
         .from(table)
-        .and_where(Expr::col(owner).eq(id))
+        .and_where(owner)
         .and_where(Expr::col("deleted").eq(val(&false)));
     query
 }
@@ -169,23 +170,52 @@ fn select_existence(name: &str, table: &'static str, id: &str) -> SelectStatemen
     query
 }
 
-fn select_facts(volume: &VolumeRow) -> SelectStatement {
-    let mut query = select_pairs(VOLUME_METADATA, "volume_metadata", "volume_id", &volume.id);
-    let mut more = vec![
-        select_pairs(ADMIN_METADATA, "volume_admin_metadata", "volume_id", &volume.id),
-        select_pairs(GLANCE_METADATA, "volume_glance_metadata", "volume_id", &volume.id),
-        select_existence(SNAPSHOTS, "snapshots", &volume.id),
-        select_existence(TRANSFERS, "transfers", &volume.id),
+/// Everything there is any number of, one per row.
+fn select_facts(id: &str) -> SelectStatement {
+    let of_volume = || Expr::col("volume_id").eq(id);
+    let mut its_type = Query::select();
+    its_type.column("volume_type_id").from("volumes").and_where(Expr::col("id").eq(id));
+    let mut query = select_pairs(VOLUME_METADATA, "volume_metadata", of_volume());
+    let more = [
+        select_pairs(ADMIN_METADATA, "volume_admin_metadata", of_volume()),
+        select_pairs(GLANCE_METADATA, "volume_glance_metadata", of_volume()),
+        select_existence(SNAPSHOTS, "snapshots", id),
+        select_existence(TRANSFERS, "transfers", id),
+        select_pairs(EXTRA_SPECS, "volume_type_extra_specs", Expr::col("volume_type_id").in_subquery(its_type)),
     ];
-    if let Some(volume_type) = &volume.volume_type_id {
-        more.push(select_pairs(EXTRA_SPECS, "volume_type_extra_specs", "volume_type_id", volume_type));
-    }
     query.unions(more.into_iter().map(|select| (UnionType::All, select)));
     query
 }
 
+impl Loaded {
+    /// Puts one fact in its place; hearing it again changes nothing.
+    fn note(&mut self, kind: &str, name: String, value: Option<String>) -> Result<()> {
+        let volume = &mut self.volume;
+        let pairs = match kind {
+            SNAPSHOTS => {
+                self.has_snapshots = value.is_some();
+                return Ok(());
+            }
+            TRANSFERS => {
+                self.has_transfers = value.is_some();
+                return Ok(());
+            }
+            VOLUME_METADATA => &mut volume.metadata,
+            ADMIN_METADATA => &mut volume.admin_metadata,
+            GLANCE_METADATA => &mut volume.glance_metadata,
+            EXTRA_SPECS => match &mut volume.volume_type {
+                Some(volume_type) => &mut volume_type.extra_specs,
+                None => return Ok(()),
+            },
+            other => return Err(Error::corrupt("volumes", &volume.id, format_args!("unknown fact '{other}'"))),
+        };
+        pairs.insert(name, value.unwrap_or_default());
+        Ok(())
+    }
+}
+
 impl Database {
-    /// One live volume with all that belongs to it; `None` if it is gone. Two round trips.
+    /// One live volume with all that belongs to it; `None` if it is gone. One round trip.
     ///
     /// # Errors
     /// `Unavailable`, `Corrupt`.
@@ -198,33 +228,25 @@ impl Database {
         let Some(first) = rows.next() else {
             return Ok(None);
         };
-        let facts = self.fetch_all::<FactRow>(&select_facts(&first.volume)).await?;
         let volume_type = first.volume_type.into_row().map(TypeRow::into_type).transpose()?;
-        let mut volume = Volume { volume_type, ..first.volume.into_volume()? };
-        for attachment in std::iter::once(first.attachment).chain(rows.map(|row| row.attachment)) {
-            if let Some(row) = attachment.into_row() {
-                volume.attachments.push(row.into_attachment()?);
+        let mut loaded = Loaded {
+            volume: Volume { volume_type, ..first.volume.into_volume()? },
+            worker: first.worker.into_row().map(Worker::from),
+            has_snapshots: false,
+            has_transfers: false,
+        };
+        let facts = |row: JoinedRow| (row.attachment, (row.fact_kind, row.fact_name, row.fact_value));
+        let first = (first.attachment, (first.fact_kind, first.fact_name, first.fact_value));
+        for (attachment, (kind, name, value)) in std::iter::once(first).chain(rows.map(facts)) {
+            // Rows are in the order of attachments: each comes with all facts.
+            if let Some(row) = attachment.into_row()
+                && loaded.volume.attachments.last().is_none_or(|last| last.id.as_str() != row.id)
+            {
+                loaded.volume.attachments.push(row.into_attachment()?);
             }
+            loaded.note(&kind, name.unwrap_or_default(), value)?;
         }
-        let (mut has_snapshots, mut has_transfers) = (false, false);
-        for fact in facts {
-            let (name, value) = (fact.name.unwrap_or_default(), fact.value);
-            match fact.kind.as_str() {
-                SNAPSHOTS => has_snapshots = value.is_some(),
-                TRANSFERS => has_transfers = value.is_some(),
-                VOLUME_METADATA => drop(volume.metadata.insert(name, value.unwrap_or_default())),
-                ADMIN_METADATA => drop(volume.admin_metadata.insert(name, value.unwrap_or_default())),
-                GLANCE_METADATA => drop(volume.glance_metadata.insert(name, value.unwrap_or_default())),
-                EXTRA_SPECS => {
-                    if let Some(volume_type) = &mut volume.volume_type {
-                        volume_type.extra_specs.insert(name, value.unwrap_or_default());
-                    }
-                }
-                other => return Err(Error::corrupt("volumes", id, format_args!("unknown fact '{other}'"))),
-            }
-        }
-        let worker = first.worker.into_row().map(Worker::from);
-        Ok(Some(Loaded { volume, worker, has_snapshots, has_transfers }))
+        Ok(Some(loaded))
     }
 
     /// One live volume with its metadata, attachments and type; `None` if it is gone.

@@ -33,9 +33,16 @@ fi
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 mkdir -p /run/lock
 : >/etc/resolv.conf # nobody to ask: fail at once instead of waiting for an answer
-printf '127.0.0.1 localhost guest\n' >/etc/hosts
-hostname guest
+number=$(cat /ctl/number)
+hostname "guest$number" # servers tell their clients apart by it
+{
+  echo "127.0.0.1 localhost guest"
+  for other in 1 2 3 4; do echo "10.77.0.$other guest$other"; done
+} >/etc/hosts
 ip link set lo up
+if [ -n "$number" ]; then
+  ip link set vec0 up && ip address add "10.77.0.$number/24" dev vec0 || die "no network device"
+fi
 cd "$(eval "echo $(cat /ctl/directory)")" || cd /
 setsid --wait bash -c "$(cat /ctl/command)" </dev/null
 status=$?

@@ -8,6 +8,7 @@ use scoria_coordination::Holder;
 use scoria_service::parts;
 use serde::{Deserialize, Serialize};
 
+use super::guard;
 use super::locks_run::{self, Under};
 use crate::exit::{Exit, Result};
 use crate::output::Progress;
@@ -23,7 +24,7 @@ pub(crate) enum Command {
     ///
     /// The command has SCORIA_LOCK_NAME in its environment, and SCORIA_FENCING_TOKEN where the lock service has fencing
     /// tokens. Its exit code is passed on. The moment the lock is lost, the command is killed with its process group, and the
-    /// exit code is 75. Signals to scoria go to the command.
+    /// exit code is 75. Signals to scoria go to the command; if scoria itself is killed, so is the command.
     Run {
         /// Name of the lock, without the prefix cinder-.
         name: String,
@@ -37,6 +38,9 @@ pub(crate) enum Command {
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
+    /// Kills the command of a `run` that was killed itself.
+    #[command(hide = true)]
+    Guard,
 }
 
 /// A holder or waiter, as the admin port shows it.
@@ -71,6 +75,7 @@ pub(crate) async fn run(command: Command, target: &Target) -> Result {
             let config = target.config()?;
             locks_run::run(&config, Under { name, shared, wait }, command).await
         }
+        Command::Guard => guard::run(),
     }
 }
 

@@ -1,9 +1,11 @@
 //! A command under a lock: it ends before the lock can be somebody else's, or at once when the lock is lost.
 
 use std::ffi::OsString;
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::task::Poll;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -16,6 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind};
 
+use super::guard::Guard;
 use super::terminal::Terminal;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::Progress;
@@ -58,6 +61,8 @@ async fn with_lock(locks: &Coordinator, under: &Under, command: Vec<OsString>, s
     let operation = command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
     let request = LockRequest::new(Owner { operation, ..Owner::default() }).wait(wait);
     let request = if under.shared { request.shared(name) } else { request.exclusive(name) };
+    let mut guard = Guard::start()
+        .map_err(|error| Failure::failed(format!("the command is not run, as nothing would guard it: {error}")))?;
     let progress = Progress::start(format!("waiting for lock '{name}'"));
     let set = tokio::select! {
         set = locks.acquire(request) => set.map_err(in_time)?,
@@ -68,14 +73,14 @@ async fn with_lock(locks: &Coordinator, under: &Under, command: Vec<OsString>, s
         eprintln!("scoria: lock '{name}' is held, fencing token {token}");
     }
 
-    let mut running = match start(name, set.token(), command) {
-        Ok(running) => running,
+    let ended = match start(&set, &mut guard, command) {
+        Ok(mut running) => running.follow(&set, signals).await,
         Err((code, why)) => {
             drop(set.release().await);
             return Err(Failure::new(Exit::Of(code), why));
         }
     };
-    let ended = running.follow(&set, signals).await;
+    guard.dismiss();
     // Giving it back finds out whether it was ours to the end, and if not, why.
     let released = set.release().await;
     match (ended, released) {
@@ -129,13 +134,14 @@ struct Running {
 }
 
 /// Starts the command in a process group of its own; exit code and reason, as shells have them, when it cannot.
-fn start(name: &str, token: Option<u64>, command: Vec<OsString>) -> std::result::Result<Running, (u8, String)> {
+fn start(set: &LockSet, guard: &mut Guard, command: Vec<OsString>) -> std::result::Result<Running, (u8, String)> {
     let mut words = command.into_iter();
     let program = words.next().unwrap_or_default();
     let shown = program.to_string_lossy().into_owned();
     let mut command = Command::new(program);
+    let name: String = set.names().collect();
     command.args(words).env("SCORIA_LOCK_NAME", name).env_remove("SCORIA_FENCING_TOKEN");
-    if let Some(token) = token {
+    if let Some(token) = set.token() {
         command.env("SCORIA_FENCING_TOKEN", token.to_string());
     }
     let child = command.process_group(0).kill_on_drop(true).spawn().map_err(|error| {
@@ -144,7 +150,12 @@ fn start(name: &str, token: Option<u64>, command: Vec<OsString>) -> std::result:
     })?;
     let id = child.id().and_then(|id| i32::try_from(id).ok()).expect("a child that nobody has waited for has an id");
     let group = Pid::from_raw(id);
-    Ok(Running { child, group, _terminal: Terminal::hand_to(group) })
+    let running = Running { child, group, _terminal: Terminal::hand_to(group) };
+    guard.watch(group).map_err(|error| {
+        running.kill();
+        (1, format!("{shown} was ended at once, as nothing would guard it: {error}"))
+    })?;
+    Ok(running)
 }
 
 impl Running {
@@ -162,7 +173,9 @@ impl Running {
                     };
                 }
                 ended = self.child.wait() => return ended.map_or_else(Ended::Unknown, Ended::By),
-                signal = signals.next() => drop(killpg(self.group, signal)),
+                signal = signals.next() => {
+                    let _ = killpg(self.group, signal);
+                }
             }
         }
     }
@@ -170,7 +183,7 @@ impl Running {
     /// At once and without asking: somebody else may hold the lock already.
     fn kill(&self) {
         // It fails only when nobody is left in the group.
-        drop(killpg(self.group, Signal::SIGKILL));
+        let _ = killpg(self.group, Signal::SIGKILL);
     }
 }
 
@@ -190,9 +203,10 @@ impl Signals {
     }
 
     async fn next(&mut self) -> Signal {
-        std::future::poll_fn(|context| {
-            let arrived = self.streams.iter_mut().find(|(_, stream)| stream.poll_recv(context).is_ready());
-            arrived.map_or(std::task::Poll::Pending, |(signal, _)| std::task::Poll::Ready(*signal))
+        poll_fn(|context| {
+            let arrived =
+                |(signal, stream): &mut (Signal, unix::Signal)| stream.poll_recv(context).is_ready().then_some(*signal);
+            self.streams.iter_mut().find_map(arrived).map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }

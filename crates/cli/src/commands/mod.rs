@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod db;
+mod guard;
 pub(crate) mod locks;
 mod locks_run;
 pub(crate) mod operations;

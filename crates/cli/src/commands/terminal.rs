@@ -3,7 +3,7 @@
 
 use std::io::{self, IsTerminal};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 /// Whoever has this has given the terminal away, and takes it back when it is dropped.
@@ -19,7 +19,10 @@ impl Terminal {
         if !stdin.is_terminal() || tcgetpgrp(&stdin) != Ok(ours) {
             return None;
         }
-        tcsetpgrp(&stdin, group).ok().map(|()| Self { ours })
+        tcsetpgrp(&stdin, group).ok()?;
+        // It may have tried to read before, and been stopped for it.
+        let _ = killpg(group, Signal::SIGCONT);
+        Some(Self { ours })
     }
 }
 
@@ -30,8 +33,8 @@ impl Drop for Terminal {
         stopped.add(Signal::SIGTTOU);
         if stopped.thread_block().is_ok() {
             // It fails only when the terminal is gone.
-            drop(tcsetpgrp(io::stdin(), self.ours));
-            drop(stopped.thread_unblock());
+            let _ = tcsetpgrp(io::stdin(), self.ours);
+            let _ = stopped.thread_unblock();
         }
     }
 }

@@ -1,0 +1,206 @@
+//! `scoria locks`: a command under a lock of real lock files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::run::{Run, command, scoria, site, until};
+
+/// A lock directory and its configuration.
+struct Place {
+    directory: TempDir,
+    conf: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let conf = site(directory.path());
+        Self { directory, conf }
+    }
+
+    fn under(&self, lock: &[&str], script: &str) -> Command {
+        let args = [&["--config-file", &self.conf, "locks", "run"], lock, &["--", "sh", "-c", script]].concat();
+        let mut command = command(&args);
+        command.current_dir(self.directory.path());
+        command
+    }
+
+    fn run(&self, lock: &[&str], script: &str) -> Run {
+        self.under(lock, script).output().unwrap().into()
+    }
+
+    /// Starts a holder that has the lock for as long as it lives; the process that it started has noted its id.
+    fn hold(&self, lock: &[&str]) -> Holder {
+        let note = self.directory.path().join(format!("pid-{}", lock.join("")));
+        let script = format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait", note.display());
+        let mut command = self.under(lock, &script);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        until("the holder runs", || note.exists());
+        let grandchild = std::fs::read_to_string(&note).unwrap().trim().parse().unwrap();
+        Holder { child: Some(child), grandchild: Pid::from_raw(grandchild) }
+    }
+
+    fn lock_file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(format!("cinder-{name}"))
+    }
+}
+
+struct Holder {
+    child: Option<Child>,
+    grandchild: Pid,
+}
+
+impl Holder {
+    fn signal(&self, signal: Signal) {
+        let id = self.child.as_ref().unwrap().id();
+        kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
+    }
+
+    fn end(&mut self) -> Run {
+        self.child.take().unwrap().wait_with_output().unwrap().into()
+    }
+
+    fn grandchild_is_gone(&self) {
+        until("the whole process group is gone", || is_gone(self.grandchild));
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            self.signal(Signal::SIGTERM);
+            self.end();
+        }
+    }
+}
+
+/// Gone, or dead and not yet buried by whoever inherited it.
+fn is_gone(id: Pid) -> bool {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("stat")).unwrap_or_default();
+    kill(id, None) == Err(Errno::ESRCH) || stat.contains(") Z ")
+}
+
+#[test]
+fn the_command_runs_under_the_lock_and_its_exit_code_is_passed_on() {
+    let place = Place::new();
+    let run = place.run(&["one"], "echo $SCORIA_LOCK_NAME ${SCORIA_FENCING_TOKEN-none}; ls cinder-one; exit 7");
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (Some(7), "one none\ncinder-one\n", ""));
+    assert_eq!(place.run(&["one"], "kill -KILL $$").code, Some(128 + 9));
+
+    let missing = scoria(&["--config-file", &place.conf, "locks", "run", "one", "--", "no-such-program"]);
+    assert!(missing.failed(127).contains("no-such-program"));
+    let closed = scoria(&["--config-file", &place.conf, "locks", "run", "one", "--", &place.conf]);
+    assert!(closed.failed(126).contains("cinder.conf"));
+    // None of them has kept the lock.
+    assert_eq!(place.run(&["one", "--wait", "0"], "true").done(), "");
+}
+
+#[test]
+fn whoever_comes_too_late_is_told_who_holds_it() {
+    let place = Place::new();
+    let holder = place.hold(&["one"]);
+    let begun = Instant::now();
+    let error = place.run(&["one", "--wait", "1"], "echo never").failed(73);
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert!(error.contains("'one'") && error.contains("--wait"), "{error}");
+    assert_eq!(place.run(&["one", "--wait", "0"], "echo never").code, Some(73));
+    assert_eq!(place.run(&["two", "--wait", "0"], "echo other").stdout, "other\n");
+
+    let held = scoria(&["--config-file", &place.conf, "--json", "locks", "list"]).json();
+    assert_eq!(held.as_array().unwrap().len(), 1, "{held}");
+    assert_eq!(
+        (&held[0]["name"], &held[0]["operation"], &held[0]["held"]),
+        (&"one".into(), &"sh".into(), &true.into())
+    );
+    assert!(scoria(&["--config-file", &place.conf, "locks", "list"]).done().contains("one"));
+    drop(holder);
+    assert_eq!(place.run(&["one", "--wait", "5"], "true").code, Some(0));
+}
+
+#[test]
+fn readers_go_side_by_side_and_keep_writers_out() {
+    let place = Place::new();
+    let _reader = place.hold(&["one", "--shared"]);
+    assert_eq!(place.run(&["one", "--shared", "--wait", "0"], "echo beside").stdout, "beside\n");
+    assert_eq!(place.run(&["one", "--wait", "0"], "echo never").code, Some(73));
+}
+
+#[test]
+fn a_lost_lock_ends_the_command_with_its_process_group() {
+    let place = Place::new();
+    let mut holder = place.hold(&["one"]);
+    std::fs::remove_file(place.lock_file("one")).unwrap();
+    let error = holder.end().failed(75);
+    assert!(error.contains("lock 'one' was lost: ") && error.contains("process group"), "{error}");
+    assert!(is_gone(holder.grandchild));
+}
+
+#[test]
+fn signals_go_to_the_command() {
+    let place = Place::new();
+    let mut holder = place.hold(&["one"]);
+    holder.signal(Signal::SIGTERM);
+    assert_eq!(holder.end().code, Some(128 + 15));
+    holder.grandchild_is_gone();
+    assert_eq!(place.run(&["one", "--wait", "5"], "true").code, Some(0));
+}
+
+#[test]
+fn a_command_does_not_outlive_a_killed_scoria() {
+    let place = Place::new();
+    let mut holder = place.hold(&["one"]);
+    holder.signal(Signal::SIGKILL);
+    let run = holder.end();
+    assert_eq!(run.code, None);
+    assert!(run.stderr.contains("so was the command"), "{run:?}");
+    holder.grandchild_is_gone();
+    assert_eq!(place.run(&["one", "--wait", "5"], "true").code, Some(0));
+}
+
+#[test]
+fn somebody_who_waits_can_be_called_off() {
+    let place = Place::new();
+    let _holder = place.hold(&["one"]);
+    let mut waiting = place.under(&["one"], "echo never");
+    let mut waiting = Holder { child: Some(waiting.stdout(Stdio::piped()).spawn().unwrap()), grandchild: Pid::this() };
+    until("it waits", || {
+        let list = scoria(&["--config-file", &place.conf, "--json", "locks", "list"]).json();
+        list.as_array().unwrap().len() >= 1 && waiting_is_up(&waiting)
+    });
+    waiting.signal(Signal::SIGTERM);
+    let run = waiting.end();
+    assert_eq!((run.code, run.stdout.as_str()), (Some(128 + 15), ""));
+}
+
+/// It listens to SIGTERM: bit 14 of the caught signals.
+fn waiting_is_up(holder: &Holder) -> bool {
+    let id = holder.child.as_ref().unwrap().id();
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+    u64::from_str_radix(caught, 16).unwrap() & (1 << 14) != 0
+}
+
+#[test]
+fn names_with_the_prefix_and_locks_of_one_process_are_refused() {
+    let place = Place::new();
+    assert!(place.run(&["cinder-one"], "true").failed(2).contains("without 'cinder-'"));
+    assert!(place.run(&["a/b"], "true").failed(2).contains("'/'"));
+    let text = std::fs::read_to_string(&place.conf).unwrap() + "[coordination]\nbackend_url = memory://\n";
+    std::fs::write(&place.conf, text).unwrap();
+    assert!(place.run(&["one"], "true").failed(1).contains("one process"));
+}
+
+#[test]
+fn without_a_configuration_the_admin_port_is_asked() {
+    let url = format!("http://127.0.0.1:{}", scoria_testkit::free_port().unwrap());
+    for what in ["locks", "operations"] {
+        let error = scoria(&["--admin", &url, what, "list"]).failed(69);
+        assert!(error.contains(&url) && error.contains("--admin"), "{error}");
+    }
+}

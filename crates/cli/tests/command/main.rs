@@ -1,0 +1,7 @@
+//! The real `scoria` binary: what it prints and what it exits with.
+
+mod config;
+mod db;
+mod front_door;
+mod locks;
+mod run;
