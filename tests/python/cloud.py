@@ -143,8 +143,11 @@ class Cloud:
                 run("qemu-img", "check", "-f", "qcow2", path)
                 self.checks += 1
 
-    def share_is_empty(self):
+    def share_is_empty(self, beside_python=False):
         left = [name for name in os.listdir(self.share) if not name.startswith(".")]
+        if beside_python:
+            # Python does not know of Scoria's locks on the share: where it deletes a volume of Scoria's, that one stays.
+            left = [name for name in left if not name.endswith(".scoria-lock")]
         self.check(not left, "left over on the share: %s" % left)
 
     def report(self, **more):

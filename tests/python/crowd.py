@@ -1,4 +1,4 @@
-"""Several clients at work on volumes of their own.   crowd.py URL SHARE CLIENTS ROUNDS
+"""Several clients at work on volumes of their own.   crowd.py URL SHARE CLIENTS ROUNDS [beside-python]
 
 Says {"started": true} once the first volume is there, so that whoever started it can break things from then on. Requests
 may be refused while things are broken; what was accepted must come to its end.
@@ -57,7 +57,7 @@ def main():
     if failures:
         print(json.dumps({"failures": failures}), flush=True)
         sys.exit(1)
-    Cloud(url, share).share_is_empty()
+    Cloud(url, share).share_is_empty(beside_python="beside-python" in sys.argv)
     print(json.dumps({"rounds": len(done)}), flush=True)
 
 

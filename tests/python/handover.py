@@ -68,7 +68,7 @@ def use(cloud, directory):
     cloud.same(plain, image.copy(2))
     cloud.delete(cloud.client.volumes.get(made["doomed"]), cascade=True)
     cloud.delete(plain, clone, chained, restored, copy)
-    cloud.share_is_empty()
+    cloud.share_is_empty(beside_python=True)
 
 
 def main():

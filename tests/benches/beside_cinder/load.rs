@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::try_join_all;
-use scoria_model::{RequestContext, Snapshot, SnapshotId, SnapshotStatus, Volume, VolumeId, VolumeStatus, VolumeType};
 use scoria_model::object::RequestSpec;
+use scoria_model::{RequestContext, Snapshot, SnapshotId, SnapshotStatus, Volume, VolumeId, VolumeStatus, VolumeType};
 use scoria_rpc::providers::amqp::{AmqpOptions, AmqpTransport, BrokerHost};
 use scoria_rpc::{Client, Transport};
 use scoria_testkit::{BACKEND, MariaDb, PROJECT, RabbitMq};
@@ -96,7 +96,12 @@ impl Load {
     }
 
     /// Rows of new volumes of 1 GiB on this host, each from its source where there are sources.
-    pub(crate) async fn new_volumes(&self, host: &str, count: usize, sources: Option<&[Volume]>) -> Result<Vec<Volume>> {
+    pub(crate) async fn new_volumes(
+        &self,
+        host: &str,
+        count: usize,
+        sources: Option<&[Volume]>,
+    ) -> Result<Vec<Volume>> {
         let make = |number: usize| Volume {
             user_id: Some("admin".to_owned()),
             project_id: Some(PROJECT.to_owned()),
@@ -185,7 +190,8 @@ impl Load {
     async fn update(&self, set: &str, ids: impl Iterator<Item = &str>) -> Result<()> {
         let mut update = QueryBuilder::new(format!("{set} WHERE id IN ("));
         let mut list = update.separated(", ");
-        for id in ids {
+        // A list must not be empty.
+        for id in ids.chain([""]) {
             list.push_bind(id);
         }
         update.push(")").build().execute(&self.database).await?;
@@ -201,10 +207,7 @@ impl Load {
                  deleted) ",
             );
             insert.push_values(chunk, |mut row, id| {
-                row.push_bind(kind)
-                    .push_bind(*id)
-                    .push_bind(status)
-                    .push("0, UTC_TIMESTAMP(), UTC_TIMESTAMP(6), 0");
+                row.push_bind(kind).push_bind(*id).push_bind(status).push("0, UTC_TIMESTAMP(), UTC_TIMESTAMP(6), 0");
             });
             insert.build().execute(&self.database).await?;
         }

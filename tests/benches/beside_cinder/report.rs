@@ -196,16 +196,14 @@ pub(crate) fn table(machine: &Value, reports: &[Report]) -> String {
         );
     }
     text += "\n| | Python | Scoria | ratio |\n|---|---|---|---|\n";
-    let rows: [(&str, fn(&Report) -> f64); 4] = [
-        ("start to services row, s (median)", Report::start_seconds),
-        ("resident idle, MiB", |report| report.start.idle),
-        ("resident under load, peak, MiB", Report::peak),
-        ("resident after load, MiB", |report| report.idle_after),
-    ];
-    for (name, of) in rows {
+    let mut row = |name: &str, of: fn(&Report) -> f64| {
         let (before, after) = (of(python), of(scoria));
         let _ = writeln!(text, "| {name} | {} | {} | {} |", short(before), short(after), short(before / after));
-    }
+    };
+    row("start to services row, s (median)", Report::start_seconds);
+    row("resident idle, MiB", |report| report.start.idle);
+    row("resident under load, peak, MiB", Report::peak);
+    row("resident after load, MiB", |report| report.idle_after);
     text
 }
 

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use scoria_testkit::{CinderPeer, Daemon, MariaDb, Process, RabbitMq, Site};
 
@@ -36,8 +37,7 @@ impl Kind {
 pub(crate) struct Prepared {
     pub(crate) kind: Kind,
     pub(crate) site: Site,
-    arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
+    recipe: Recipe,
 }
 
 impl Prepared {
@@ -47,32 +47,30 @@ impl Prepared {
         // Cinder's own defaults: the site's are for impatient tests.
         site.set("DEFAULT", "report_interval", "10");
         site.set("DEFAULT", "service_down_time", "60");
-        let (arguments, environment) = match kind {
+        let recipe = match kind {
             Kind::Python => {
                 // API and scheduler tell when it is up, and end here: nothing but the service is measured.
                 let cinder = CinderPeer::start(&site).await?;
                 let mut volume = cinder.start_volume(&site, kind.name(), None).await?;
-                let command = running_command(volume.process().pid())?;
+                let recipe = Recipe::of(volume.process().pid())?;
                 volume.stop().await?;
-                command
+                recipe
             }
             Kind::Scoria => {
                 let mut daemon = Daemon::start(&site, kind.name(), &[]).await?;
-                let command = running_command(daemon.process().pid())?;
+                let recipe = Recipe::of(daemon.process().pid())?;
                 daemon.stop().await?;
-                command
+                recipe
             }
         };
-        Ok(Self { kind, site, arguments, environment })
+        Ok(Self { kind, site, recipe })
     }
 
     /// Starts it; how long from then to its row in the services table.
     pub(crate) async fn start(&self, load: &Load) -> Result<(Process, Duration)> {
         let host = self.kind.name();
         load.forget_service(host).await?;
-        let (program, arguments) = self.arguments.split_first().context("no command line")?;
-        let mut command = self.site.command(Path::new(program))?;
-        command.args(arguments).env_clear().envs(self.environment.iter().cloned()).current_dir(self.site.dir());
+        let command = self.recipe.command(&self.site)?;
         let log = self.site.dir().join(format!("bench-{host}.log"));
         let began = Instant::now();
         let mut process = Process::spawn(host, command, &log)?;
@@ -91,16 +89,28 @@ pub(crate) async fn stop(process: &mut Process) -> Result<()> {
     process.wait(Duration::from_secs(60)).await.map(drop)
 }
 
-/// Command line and environment of a running process.
-fn running_command(pid: u32) -> Result<(Vec<OsString>, Vec<(OsString, OsString)>)> {
-    let strings = |file: &str| -> Result<Vec<Vec<u8>>> {
-        let bytes = std::fs::read(format!("/proc/{pid}/{file}"))?;
-        Ok(bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect())
-    };
-    let split = |pair: Vec<u8>| {
-        let at = pair.iter().position(|byte| *byte == b'=')?;
-        Some((OsString::from_vec(pair[..at].to_vec()), OsString::from_vec(pair[at + 1..].to_vec())))
-    };
-    let arguments = strings("cmdline")?.into_iter().map(OsString::from_vec).collect();
-    Ok((arguments, strings("environ")?.into_iter().filter_map(split).collect()))
+/// How a running process was started: its command line and its environment.
+#[derive(Debug)]
+struct Recipe {
+    arguments: Vec<OsString>,
+    /// `NAME=value`.
+    environment: Vec<OsString>,
+}
+
+impl Recipe {
+    fn of(pid: u32) -> Result<Self> {
+        let strings = |file: &str| -> Result<Vec<OsString>> {
+            let bytes = std::fs::read(format!("/proc/{pid}/{file}"))?;
+            let parts = bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+            Ok(parts.map(|part| OsString::from_vec(part.to_vec())).collect())
+        };
+        Ok(Self { arguments: strings("cmdline")?, environment: strings("environ")? })
+    }
+
+    fn command(&self, site: &Site) -> Result<Command> {
+        // `env` takes the environment as it stands there.
+        let mut command = site.command(Path::new("env"))?;
+        command.arg("-i").args(&self.environment).args(&self.arguments).current_dir(site.dir());
+        Ok(command)
+    }
 }

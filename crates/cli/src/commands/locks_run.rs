@@ -23,6 +23,9 @@ use super::terminal::Terminal;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::Progress;
 
+/// How long killed processes may take to go: one that is stuck in the kernel goes when the kernel lets it.
+const LAST_BREATH: Duration = Duration::from_secs(2);
+
 /// The lock to run under.
 pub(super) struct Under {
     /// Without prefix.
@@ -167,10 +170,9 @@ impl Running {
                 biased;
                 () = lost.cancelled() => {
                     self.kill();
-                    return match self.child.wait().await {
-                        Ok(_) => Ended::Lost,
-                        Err(error) => Ended::Unknown(error),
-                    };
+                    let ended = self.child.wait().await;
+                    self.emptied().await;
+                    return ended.map_or_else(Ended::Unknown, |_| Ended::Lost);
                 }
                 ended = self.child.wait() => return ended.map_or_else(Ended::Unknown, Ended::By),
                 signal = signals.next() => {
@@ -184,6 +186,14 @@ impl Running {
     fn kill(&self) {
         // It fails only when nobody is left in the group.
         let _ = killpg(self.group, Signal::SIGKILL);
+    }
+
+    /// Until nobody is left in a killed group, or for as long as [`LAST_BREATH`].
+    async fn emptied(&self) {
+        let limit = Deadline::after(LAST_BREATH);
+        while killpg(self.group, None).is_ok() && !limit.has_passed() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 

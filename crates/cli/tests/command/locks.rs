@@ -138,7 +138,7 @@ fn a_lost_lock_ends_the_command_with_its_process_group() {
     std::fs::remove_file(place.lock_file("one")).unwrap();
     let error = holder.end().failed(75);
     assert!(error.contains("lock 'one' was lost: ") && error.contains("process group"), "{error}");
-    assert!(is_gone(holder.grandchild));
+    holder.grandchild_is_gone();
 }
 
 #[test]
