@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -29,14 +29,6 @@ const DIRECTORY: &str = "fence";
 
 fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"))
-}
-
-/// `nfs-run.sh` with these arguments, and the command that plays a part of this test in the guest.
-fn lane(args: &[&str], test: &str, part: &str) -> Command {
-    let mut lane = Command::new(repository().join("tests/lanes/uml/nfs-run.sh"));
-    lane.args(args).arg("--").arg(std::env::current_exe().unwrap());
-    lane.args(["--exact", test, "--nocapture"]).env(PART, part);
-    lane
 }
 
 /// One service's driver, on a mount of its own.
@@ -65,26 +57,15 @@ impl Service {
         driver.setup(false).await.unwrap();
         Self { driver, root: mount_point(&base, &address()) }
     }
-
-    async fn create(&self) -> Volume {
-        let volume = volume(VolumeId::random());
-        self.driver.create_volume(&work(1, 60), &volume).await.unwrap();
-        volume
-    }
-
-    async fn take_a_snapshot(&self, volume: &Volume) {
-        let snapshot = Snapshot::new(SnapshotId::random(), volume.id.clone(), 1);
-        let made = self.driver.create_snapshot(&work(5, 600), &snapshot, volume).await;
-        panic!("nobody has killed us: {made:?}");
-    }
 }
 
 fn address() -> String {
     env("SCORIA_NFS_SHARE") + DIRECTORY
 }
 
-fn volume(id: VolumeId) -> Volume {
-    let mut volume = Volume::new(id, 1);
+/// The volume that everybody works on.
+fn volume() -> Volume {
+    let mut volume = Volume::new(env(VOLUME).parse().unwrap(), 1);
     volume.status = VolumeStatus::Available;
     volume.provider_location = Some(address());
     volume.admin_metadata.insert("format".into(), "raw".into());
@@ -108,67 +89,139 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(work)
 }
 
-/// This program again, on this host, as a service that takes a snapshot with these tools; returns when its `qemu-img` runs.
-fn start_holder(test: &str, volume: &Volume, tools: &Path, seconds: u32) -> Child {
+/// Creates the volume and starts this program again, on this host, as a service that takes a snapshot of it; returns when its
+/// `qemu-img` runs. The volume is known by its location and id, the rest by files beside it on the share.
+fn start_holder(test: &str, seconds: u32) -> (Child, PathBuf) {
+    let root = block_on(async {
+        let service = Service::start().await;
+        service.driver.create_volume(&work(1, 60), &volume()).await.unwrap();
+        service.root
+    });
     let mut holder = Command::new(std::env::current_exe().unwrap());
-    holder.args(["--exact", test, "--nocapture"]).env("PATH", slow_qemu_img(tools, seconds));
-    let holder = holder.env(PART, "holder").env(VOLUME, volume.id.as_str()).spawn().unwrap();
-    let (began, started) = (Instant::now(), tools.join("started"));
-    while !started.exists() {
-        assert!(began.elapsed() < Duration::from_secs(60), "the holder has not come to its qemu-img");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    holder
+    holder.args(["--exact", test, "--nocapture"]).env("PATH", slow_qemu_img(&root, seconds)).env(PART, "holder");
+    let holder = holder.spawn().unwrap();
+    wait_for(&root.join("started"));
+    (holder, root)
 }
 
-/// A service is killed while its `qemu-img` writes: that child keeps out whoever comes by another mount, until it ends.
+/// Plays the service that is killed.
+fn hold() {
+    block_on(async {
+        let snapshot = Snapshot::new(SnapshotId::random(), volume().id, 1);
+        let made = Service::start().await.driver.create_snapshot(&work(5, 600), &snapshot, &volume()).await;
+        panic!("nobody has killed us: {made:?}");
+    });
+}
+
+fn wait_for(file: &Path) {
+    let began = Instant::now();
+    while !file.exists() {
+        assert!(began.elapsed() < Duration::from_secs(100), "{} has not come", file.display());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A service is killed while its `qemu-img` writes: that child keeps everybody out until it ends. On NFS 4 from another host;
+/// on NFS 3, where a lock says nothing about another host's health, on the same one by another mount.
 fn a_child_keeps_its_killed_services_lock(version: &str, test: &str) {
+    let kill_a_service = || {
+        let (mut holder, root) = start_holder(test, 15);
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        std::fs::write(root.join("killed"), "").unwrap();
+        root
+    };
     match std::env::var(PART).as_deref() {
         Err(_) => {
-            let out = lane(&[version], test, "taker").output().unwrap();
-            let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-            println!("{stdout}");
-            assert!(out.status.success() && stdout.contains("1 passed"), "{}\n{stderr}", out.status);
+            let network = Network::new(test);
+            let mut taker = network.server(version, "taker");
+            let _holder = (version != "3").then(|| network.client("2", "holding host", &mut taker));
+            taker.says("1 passed");
         }
-        Ok("holder") => block_on(async {
-            let volume = volume(env(VOLUME).parse().unwrap());
-            Service::start().await.take_a_snapshot(&volume).await;
-        }),
+        Ok("holding host") => wait_for(&kill_a_service().join("ended")),
+        Ok("holder") => hold(),
         Ok(_) => {
-            std::fs::create_dir(Path::new(&env("SCORIA_NFS_DIRECTORY")).join(DIRECTORY)).unwrap();
-            let tools = tempfile::tempdir().unwrap();
-            let (service, volume) = block_on(async {
-                let service = Service::start().await;
-                let volume = service.create().await;
-                (service, volume)
-            });
-            let mut holder = start_holder(test, &volume, tools.path(), 12);
-            holder.kill().unwrap();
-            holder.wait().unwrap();
-            println!("{}", String::from_utf8_lossy(&Command::new("sh").arg("-c").arg("ps axf | tail -12; cat /proc/locks; ls -li /tmp/.tmp*/mnt/*; grep nfs /proc/mounts").output().unwrap().stdout));
+            let share = serve();
+            if version == "3" {
+                kill_a_service();
+            }
+            wait_for(&share.join("killed"));
             block_on(async {
-                let error = service.driver.extend_volume(&work(6, 2), &volume, 2).await.unwrap_err();
+                let service = Service::start().await;
+                let error = service.driver.extend_volume(&work(6, 2), &volume(), 2).await.unwrap_err();
                 assert!(matches!(error.kind, ErrorKind::Busy | ErrorKind::Cancelled), "{error}");
-                assert!(!tools.path().join("ended").exists(), "the child still works");
-                service.driver.extend_volume(&work(6, 100), &volume, 2).await.unwrap();
-                assert!(tools.path().join("ended").exists(), "the child was not waited for");
+                assert!(!share.join("ended").exists(), "too slow: the child has ended before we tried");
+                service.driver.extend_volume(&work(6, 100), &volume(), 2).await.unwrap();
+                assert!(share.join("ended").exists(), "the child was not waited for");
             });
         }
     }
 }
 
-/// A guest on a network of two. Its power goes off with it.
+/// The server's part: says what to mount; the answer is the share as the server itself sees it.
+fn serve() -> PathBuf {
+    let share = Path::new(&env("SCORIA_NFS_DIRECTORY")).join(DIRECTORY);
+    std::fs::create_dir(&share).unwrap();
+    println!("serving {} {}", env("SCORIA_NFS_SHARE"), env("SCORIA_NFS_OPTIONS"));
+    share
+}
+
+/// A cable between two guests: the server, and one client after the other.
+struct Network<'a> {
+    test: &'a str,
+    volume: VolumeId,
+    at_server: UnixDatagram,
+    at_client: UnixDatagram,
+}
+
+impl<'a> Network<'a> {
+    fn new(test: &'a str) -> Self {
+        let (at_server, at_client) = UnixDatagram::pair().unwrap();
+        Self { test, volume: VolumeId::random(), at_server, at_client }
+    }
+
+    fn server(&self, version: &str, part: &str) -> Guest {
+        Guest::start(&mut self.lane("1", version, part), &self.at_server)
+    }
+
+    fn client(&self, number: &str, part: &str, server: &mut Guest) -> Guest {
+        let mut lane = self.lane(number, "client", part);
+        let (share, options) = server.serves();
+        Guest::start(lane.env("SCORIA_NFS_SHARE", share).env("SCORIA_NFS_OPTIONS", options), &self.at_client)
+    }
+
+    /// `nfs-run.sh` with the command that plays a part of this test in the guest.
+    fn lane(&self, number: &str, role: &str, part: &str) -> Command {
+        let mut lane = Command::new(repository().join("tests/lanes/uml/nfs-run.sh"));
+        lane.args(["-n", number, role, "--"]).arg(std::env::current_exe().unwrap());
+        lane.args(["--exact", self.test, "--nocapture"]).env(PART, part).env(VOLUME, self.volume.as_str());
+        lane.env("SCORIA_UML_TIMEOUT", "300");
+        lane
+    }
+}
+
+/// A running guest. It loses its power when this is dropped.
 struct Guest {
     boot: Child,
-    lines: BufReader<std::process::ChildStdout>,
+    lines: BufReader<ChildStdout>,
+    /// What the server said to mount, with which options.
+    serves: Option<(String, String)>,
 }
 
 impl Guest {
-    fn start(mut lane: Command, cable: &UnixDatagram) -> Self {
+    fn start(lane: &mut Command, cable: &UnixDatagram) -> Self {
         let cable = OwnedFd::from(cable.try_clone().unwrap());
         let mut boot = lane.stdin(cable).stdout(Stdio::piped()).process_group(0).spawn().unwrap();
         let lines = BufReader::new(boot.stdout.take().unwrap());
-        Self { boot, lines }
+        Self { boot, lines, serves: None }
+    }
+
+    fn serves(&mut self) -> (String, String) {
+        if self.serves.is_none() {
+            let line = self.says("serving ");
+            self.serves = line.split_once(' ').map(|(share, options)| (share.to_owned(), options.to_owned()));
+        }
+        self.serves.clone().unwrap()
     }
 
     /// What follows `marker` on the first line that has it.
@@ -199,54 +252,35 @@ impl Drop for Guest {
 fn a_dead_host_stops_nobody(version: &str, test: &str) {
     match std::env::var(PART).as_deref() {
         Err(_) => {
-            let (at_server, at_client) = UnixDatagram::pair().unwrap();
-            let mut server = lane(&["-n", "1", version], test, "server");
-            server.env("SCORIA_UML_TIMEOUT", "400");
-            let mut server = Guest::start(server, &at_server);
-            let (share, options) =
-                server.says("serving ").split_once(' ').map(|(s, o)| (s.to_owned(), o.to_owned())).unwrap();
-            let client = |number, part| {
-                let mut client = lane(&["-n", number, "client"], test, part);
-                client
-                    .env("SCORIA_NFS_SHARE", &share)
-                    .env("SCORIA_NFS_OPTIONS", &options)
-                    .env("SCORIA_UML_TIMEOUT", "200");
-                client
-            };
-            let mut holder = Guest::start(client("2", "holding host"), &at_client);
-            let volume = holder.says("writes to ");
-            drop(holder);
-            let mut taker = client("3", "taker");
-            taker.env(VOLUME, volume);
-            Guest::start(taker, &at_client).says("1 passed");
+            let network = Network::new(test);
+            let mut server = network.server(version, "server");
+            network.client("2", "holding host", &mut server).says("writing");
+            network.client("3", "taker", &mut server).says("1 passed");
         }
         Ok("server") => {
-            std::fs::create_dir(Path::new(&env("SCORIA_NFS_DIRECTORY")).join(DIRECTORY)).unwrap();
-            println!("serving {} {}", env("SCORIA_NFS_SHARE"), env("SCORIA_NFS_OPTIONS"));
-            std::thread::sleep(Duration::from_secs(400));
+            serve();
+            std::thread::sleep(Duration::from_secs(300));
         }
         Ok("holding host") => {
-            let volume = block_on(async { Service::start().await.create().await });
-            let tools = tempfile::tempdir().unwrap();
-            let mut holder = start_holder(test, &volume, tools.path(), 400);
-            println!("writes to {}", volume.id);
+            let (mut holder, _) = start_holder(test, 300);
+            println!("writing");
             holder.wait().unwrap();
         }
-        Ok("holder") => block_on(async {
-            let volume = volume(env(VOLUME).parse().unwrap());
-            Service::start().await.take_a_snapshot(&volume).await;
-        }),
+        Ok("holder") => hold(),
         Ok(_) => block_on(async {
             let service = Service::start().await;
-            let volume = volume(env(VOLUME).parse().unwrap());
             let began = Instant::now();
-            let error = service.driver.extend_volume(&work(4, 100), &volume, 2).await.unwrap_err();
+            let error = service.driver.extend_volume(&work(4, 100), &volume(), 2).await.unwrap_err();
             assert!(error.to_string().contains("token 5, ours is 4"), "{error}");
             println!("refused after {:?}", began.elapsed());
-            service.driver.extend_volume(&work(6, 100), &volume, 2).await.unwrap();
+            service.driver.extend_volume(&work(6, 100), &volume(), 2).await.unwrap();
             println!("done after {:?}", began.elapsed());
-            let fence = service.root.join(format!("volume-{}.scoria-lock", volume.id));
-            assert_eq!(is_locked(&fence), version == "3", "a dead host's lock on NFS {version}");
+            let fence = service.root.join(format!("volume-{}.scoria-lock", volume().id));
+            assert_eq!(
+                is_locked(&fence),
+                version == "3",
+                "whether the dead host's lock is still there on NFS {version}"
+            );
         }),
     }
 }

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 
 /// Asks `oslo_peer.py`.
 fn ask(what: &str, question: &Value) -> Value {
-    let venv = std::env::var("SCORIA_PEER_VENV").unwrap_or_else(|_| "/opt/scoria-peer-venv".to_owned());
+    let venv = std::env::var("SCORIA_PEER_VENV")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/peer-venv").to_owned());
     let python = Path::new(&venv).join("bin/python");
     assert!(
         python.exists(),

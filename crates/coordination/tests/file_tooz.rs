@@ -1,6 +1,6 @@
 //! The file locks beside real tooz processes and other processes of our own.
 //!
-//! `SCORIA_PEER_VENV` names a Python environment with tooz (default `/opt/scoria-peer-venv`).
+//! `SCORIA_PEER_VENV` names a Python environment with tooz (default the repository's `.tools/peer-venv`).
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -29,7 +29,8 @@ impl Peer {
 
     /// A tooz process.
     fn python(directory: &Path, arguments: &[&str]) -> Self {
-        let environment = std::env::var("SCORIA_PEER_VENV").unwrap_or_else(|_| "/opt/scoria-peer-venv".to_owned());
+        let environment = std::env::var("SCORIA_PEER_VENV")
+            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/peer-venv").to_owned());
         let python = Path::new(&environment).join("bin/python");
         assert!(python.exists(), "no {}: SCORIA_PEER_VENV must name a virtual environment with tooz", python.display());
         let mut command = Command::new(python);

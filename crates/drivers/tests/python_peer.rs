@@ -1,6 +1,6 @@
 //! Our NFS driver and the real Python one on the same share, each working on what the other made.
 //!
-//! Python comes from a virtual environment with cinder in it (`SCORIA_PEER_VENV`, default `/opt/scoria-peer-venv`); what is
+//! Python comes from a virtual environment with cinder in it (`SCORIA_PEER_VENV`, default the repository's `.tools/peer-venv`); what is
 //! faked around its driver is named in `python_peer.py`.
 
 #![allow(missing_docs, reason = "tests")]
@@ -25,7 +25,8 @@ struct Python {
 
 impl Python {
     fn start(bed: &NfsBed) -> Self {
-        let venv = std::env::var("SCORIA_PEER_VENV").unwrap_or_else(|_| "/opt/scoria-peer-venv".to_owned());
+        let venv = std::env::var("SCORIA_PEER_VENV")
+            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/peer-venv").to_owned());
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python_peer.py");
         let mut child = Command::new(Path::new(&venv).join("bin/python"))
             .arg(script)
@@ -223,7 +224,8 @@ impl Both {
     /// Every `.info` on the share is, to the byte, what Python would write.
     fn expect_pythons_bytes(&self, volume: &Volume) {
         let path = self.bed.mount.join(format!("volume-{}.info", volume.id));
-        let venv = std::env::var("SCORIA_PEER_VENV").unwrap_or_else(|_| "/opt/scoria-peer-venv".to_owned());
+        let venv = std::env::var("SCORIA_PEER_VENV")
+            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/peer-venv").to_owned());
         let code = "import json,sys; text=open(sys.argv[1]).read(); \
                     sys.exit(text != json.dumps(json.loads(text), indent=1, sort_keys=True))";
         let python = Path::new(&venv).join("bin/python");

@@ -16,8 +16,8 @@ use serde_json::{Map, Value, json};
 
 /// Asks the Python side all questions at once, as it takes seconds to start.
 fn ask(questions: &[Value]) -> Vec<Value> {
-    let venv =
-        std::env::var_os("SCORIA_PEER_VENV").map_or_else(|| PathBuf::from("/opt/scoria-peer-venv"), PathBuf::from);
+    let venv = std::env::var_os("SCORIA_PEER_VENV")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/peer-venv")), PathBuf::from);
     let python = venv.join("bin/python");
     assert!(
         python.exists(),

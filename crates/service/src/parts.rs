@@ -92,7 +92,9 @@ pub fn transport(config: &Config) -> anyhow::Result<Arc<dyn Transport>> {
     }
     let rabbit = &messaging.rabbit;
     if let Some(method) = rabbit.kombu_compression.as_deref().filter(|method| !method.is_empty()) {
-        bail!("[oslo_messaging_rabbit] kombu_compression = {method}: compressed messages are not understood; unset it in all services");
+        bail!(
+            "[oslo_messaging_rabbit] kombu_compression = {method}: compressed messages are not understood; unset it in all services"
+        );
     }
     let file = |path: &str| Some(PathBuf::from(path)).filter(|_| !path.is_empty());
     let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);

@@ -174,7 +174,15 @@ impl Running {
                     self.emptied().await;
                     return ended.map_or_else(Ended::Unknown, |_| Ended::Lost);
                 }
-                ended = self.child.wait() => return ended.map_or_else(Ended::Unknown, Ended::By),
+                ended = self.child.wait() => {
+                    return ended.map_or_else(
+                        |error| {
+                            self.kill();
+                            Ended::Unknown(error)
+                        },
+                        Ended::By,
+                    );
+                }
                 signal = signals.next() => {
                     let _ = killpg(self.group, signal);
                 }

@@ -66,7 +66,7 @@ impl Alone {
     }
 
     /// The same from the configuration: its database.
-    fn from_database(&self, args: &[&str]) -> Value {
+    fn in_database(&self, args: &[&str]) -> Value {
         scoria(&[&["--standalone", "--config-file", &self.conf, "--json"], args].concat()).json()
     }
 }
@@ -119,11 +119,11 @@ fn volumes_and_snapshots_live_and_end() {
 
     // The database and the API say the same of them.
     for what in [&["volume", "list"][..], &["snapshot", "list"], &["volume", "show", id(&volume)]] {
-        assert_eq!(alone.json(what), alone.from_database(what), "{what:?}");
+        assert_eq!(alone.json(what), alone.in_database(what), "{what:?}");
     }
     let services = alone.json(&["service", "list"]);
     assert_eq!((&services[0]["binary"], &services[0]["state"]), (&"cinder-volume".into(), &"up".into()));
-    assert_eq!(services[0]["host"], alone.from_database(&["service", "list"])[0]["host"]);
+    assert_eq!(services[0]["host"], alone.in_database(&["service", "list"])[0]["host"]);
     let table = alone.run(&["volume", "list"]).done();
     assert!(table.lines().next().unwrap().starts_with("ID "), "{table}");
     assert_eq!(table.lines().count(), 4, "{table}");

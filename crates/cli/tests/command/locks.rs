@@ -169,17 +169,14 @@ fn somebody_who_waits_can_be_called_off() {
     let _holder = place.hold(&["one"]);
     let mut waiting = place.under(&["one"], "echo never");
     let mut waiting = Holder { child: Some(waiting.stdout(Stdio::piped()).spawn().unwrap()), grandchild: Pid::this() };
-    until("it waits", || {
-        let list = scoria(&["--config-file", &place.conf, "--json", "locks", "list"]).json();
-        list.as_array().unwrap().len() >= 1 && waiting_is_up(&waiting)
-    });
+    until("it listens", || is_up(&waiting));
     waiting.signal(Signal::SIGTERM);
     let run = waiting.end();
     assert_eq!((run.code, run.stdout.as_str()), (Some(128 + 15), ""));
 }
 
 /// It listens to SIGTERM: bit 14 of the caught signals.
-fn waiting_is_up(holder: &Holder) -> bool {
+fn is_up(holder: &Holder) -> bool {
     let id = holder.child.as_ref().unwrap().id();
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();

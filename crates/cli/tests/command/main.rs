@@ -1,5 +1,6 @@
 //! The real `scoria` binary: what it prints and what it exits with.
 
+mod cinder_api;
 mod config;
 mod db;
 mod front_door;

@@ -71,7 +71,7 @@ pub(super) async fn connect(
     connector: &Connector,
     held: &Held,
 ) -> Result<ConnectionInfo, Failure> {
-    manager.driver.validate_connector(connector).map_err(|error| Fault::invalid_input(error))?;
+    manager.driver.validate_connector(connector).map_err(Fault::invalid_input)?;
     held.check("connect")?;
     let made = manager.driver.initialize_connection(&held.work, volume, connector).await;
     let mut info = match made {

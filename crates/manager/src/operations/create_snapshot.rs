@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use scoria_db::{Expect, SnapshotChange, VolumeChange, WorkerClaim};
+use scoria_drivers::ErrorKind;
 use scoria_model::{
     Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Snapshot, SnapshotId, SnapshotStatus,
     Volume, VolumeId,
@@ -26,6 +27,8 @@ struct Create<'a> {
     volume: Volume,
     claim: WorkerClaim,
     volume_admin_metadata: Metadata,
+    /// The driver would not even begin: there is nothing to take back.
+    refused: bool,
 }
 
 pub(super) async fn run(manager: &Arc<VolumeManager>, job: &Job, mut args: Args) -> Result<Value, Failure> {
@@ -76,7 +79,8 @@ async fn create_locked(manager: &VolumeManager, job: &Job, id: &SnapshotId, held
         .ok_or_else(|| Fault::volume_not_found(&snapshot.volume_id))?;
     let claim = manager.claim(ResourceType::Snapshot, id.as_str(), "creating", loaded.worker.as_ref()).await?;
     manager.notify_snapshot(&job.context, &snapshot, &volume, "create.start");
-    let mut create = Create { manager, snapshot, volume, claim, volume_admin_metadata: Metadata::new() };
+    let mut create =
+        Create { manager, snapshot, volume, claim, volume_admin_metadata: Metadata::new(), refused: false };
     match steps::run(&mut create, &[&MakeSnapshot, &RecordFormat, &CopyImageProperties, &Finish], held).await {
         Ok(()) => {
             manager.notify_snapshot(&job.context, &create.snapshot, &create.volume, "create.end");
@@ -116,13 +120,17 @@ impl<'a> Step<Create<'a>> for MakeSnapshot {
 
     async fn run(&self, create: &mut Create<'a>, held: &Held) -> Result<(), Failure> {
         create.manager.require_driver()?;
-        let facts = create.manager.driver.create_snapshot(&held.work, &create.snapshot, &create.volume).await?;
-        create.volume_admin_metadata = facts.volume_admin_metadata;
+        let made = create.manager.driver.create_snapshot(&held.work, &create.snapshot, &create.volume).await;
+        let refusal = |error: &scoria_drivers::Error| matches!(error.kind, ErrorKind::Invalid | ErrorKind::Unsupported);
+        create.refused = made.as_ref().is_err_and(refusal);
+        create.volume_admin_metadata = made?.volume_admin_metadata;
         Ok(())
     }
 
     async fn undo(&self, create: &mut Create<'a>, held: &Held) -> Result<(), Failure> {
-        create.manager.require_driver()?;
+        if create.refused || !create.manager.is_driver_ready() {
+            return Ok(());
+        }
         let facts = create.manager.driver.delete_snapshot(&held.work, &create.snapshot, &create.volume).await?;
         record_format(create.manager, &mut create.volume, &facts.volume_admin_metadata).await
     }
