@@ -43,11 +43,16 @@ impl Service {
         let directory = tempfile::tempdir().unwrap().keep();
         let (base, shares) = (directory.join("mnt"), directory.join("shares"));
         std::fs::write(&shares, address()).unwrap();
+        let mut options = env("SCORIA_NFS_OPTIONS");
+        if options.starts_with("vers=3,") {
+            // Two mounts on this host share nothing: what one has locked, the other learns from the server. (On NFS 4 this
+            // would not do: a client that the server has promised a file to locks it at home, mount by mount.)
+            options += ",nosharecache";
+        }
         let options = NfsOptions {
             nfs_shares_config: Some(shares),
             nfs_mount_point_base: base.clone(),
-            // Two mounts on one host share nothing: what one of them has locked, the other learns from the server.
-            nfs_mount_options: Some(format!("{},nosharecache", env("SCORIA_NFS_OPTIONS"))),
+            nfs_mount_options: Some(options),
             nfs_snapshot_support: true,
             nas_secure_file_operations: "false".into(),
             nas_secure_file_permissions: "false".into(),

@@ -1,7 +1,7 @@
 //! The operations of the volume service: what `cinder/volume/manager.py: VolumeManager` does, one file each.
 //!
 //! A request comes in through [`VolumeManager::serve`], waits for its turn and its locks, runs as a short list of
-//! idempotent [`steps`] against rows that are only ever compared and swapped, and is acknowledged when its outcome is
+//! idempotent steps against rows that are only ever compared and swapped, and is acknowledged when its outcome is
 //! durable. What interrupts it (a lost lock, a drain, an unreachable database) leaves a state that any other instance,
 //! or this one after a restart, picks up.
 //!

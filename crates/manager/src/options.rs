@@ -36,6 +36,8 @@ pub struct Options {
     pub graceful_shutdown_timeout: Duration,
     /// How long after the start interrupted work of this service may still come back from the broker by itself.
     pub recovery_grace: Duration,
+    /// Messages are carried within this process: what was not begun when it ended is nowhere but in the rows' states.
+    pub messages_die_with_us: bool,
     /// Operations at a time in the quick lane.
     pub quick_slots: u16,
     /// Operations at a time in the heavy lane.
@@ -75,6 +77,7 @@ impl Options {
             late_ack_ceiling: Duration::from_secs(600),
             graceful_shutdown_timeout: Duration::from_secs(60),
             recovery_grace: Duration::from_secs(30),
+            messages_die_with_us: false,
             quick_slots: 64,
             heavy_slots: 16,
             no_snapshot_gb_quota: false,

@@ -7,10 +7,9 @@
 
 use std::sync::Arc;
 
-use scoria_db::WorkerFilter;
+use scoria_db::{VolumeOwner, WorkerFilter};
 use scoria_model::{RequestContext, SnapshotStatus, VolumeStatus, Worker};
 use scoria_runtime::Deadline;
-use serde_json::Value;
 
 use crate::args;
 use crate::failure::{Failure, Interruption};
@@ -33,77 +32,116 @@ impl VolumeManager {
         });
     }
 
-    /// Takes up every worker row of this service that nobody is at work on.
+    /// Takes up everything of this service that nobody is at work on.
     pub(crate) async fn recover(self: &Arc<Self>) -> Result<(), scoria_db::Error> {
         let mine = WorkerFilter { service_id: Some(self.service().id), ..WorkerFilter::default() };
-        let rows = self.db.workers_stale(&mine).await?;
-        for row in rows.into_iter().filter(|row| !self.running.is_at_work_on(&row.resource_id)) {
-            tracing::info!(resource = row.resource_id, status = row.status, "taking up interrupted work");
-            if let Err(failure) = self.take_up(&row).await {
-                tracing::error!(resource = row.resource_id, "interrupted work was not finished: {failure}");
+        for row in self.db.workers_stale(&mine).await? {
+            match row.resource_type.as_str() {
+                "Volume" => self.take_up(Left::Volume(&row.resource_id), Some(&row)).await,
+                "Snapshot" => self.take_up(Left::Snapshot(&row.resource_id), Some(&row)).await,
+                other => tracing::warn!(resource_type = other, "a workers row of a kind that is not known here"),
+            }
+        }
+        if !self.options.messages_die_with_us {
+            return Ok(());
+        }
+        // What was asked for and not yet begun is lost with the process that carried the message: only the states are left.
+        let host = self.options.service_host();
+        for volume in self.db.volumes_of_service(VolumeOwner::Host(&host), None, None).await? {
+            if matches!(volume.status, VolumeStatus::Creating | VolumeStatus::Deleting | VolumeStatus::Extending) {
+                self.take_up(Left::Volume(volume.id.as_str()), None).await;
+            }
+        }
+        for snapshot in self.db.snapshots_of_service(VolumeOwner::Host(&host)).await? {
+            if matches!(snapshot.status, SnapshotStatus::Creating | SnapshotStatus::Deleting) {
+                self.take_up(Left::Snapshot(snapshot.id.as_str()), None).await;
             }
         }
         Ok(())
     }
 
-    async fn take_up(self: &Arc<Self>, row: &Worker) -> Result<(), Failure> {
-        let context = RequestContext::admin();
-        let entry = self
-            .running
-            .enter("recovery", &row.resource_id, context.request_id.as_deref())
-            .map_err(|_| Failure::from(Interruption::Draining))?;
-        let job = |operation: &'static str| Job {
-            context: context.clone(),
-            operation,
-            resource: row.resource_id.clone(),
-            deadline: Deadline::NEVER,
-            entry: Arc::new(entry),
+    async fn take_up(self: &Arc<Self>, left: Left<'_>, row: Option<&Worker>) {
+        let (Left::Volume(resource) | Left::Snapshot(resource)) = left;
+        if self.running.is_at_work_on(resource) {
+            return;
+        }
+        tracing::info!(resource, status = row.map(|row| row.status.as_str()), "taking up interrupted work");
+        let outcome = match left {
+            Left::Volume(id) => self.take_up_volume(id, row).await,
+            Left::Snapshot(id) => self.take_up_snapshot(id, row).await,
         };
-        match row.resource_type.as_str() {
-            "Volume" => {
-                let Ok(id) = row.resource_id.parse() else { return self.forget(row).await };
-                let Some(volume) = self.db.volume_get(&id).await? else { return self.forget(row).await };
-                if volume.status.as_str() != row.status {
-                    return self.forget(row).await;
-                }
-                match volume.status {
-                    VolumeStatus::Creating => {
-                        operations::resume_create_volume(self, &job("create_volume"), &volume).await
-                    }
-                    VolumeStatus::Deleting => {
-                        operations::resume_delete_volume(self, &job("delete_volume"), &volume).await
-                    }
-                    VolumeStatus::Extending => {
-                        operations::fail_extend(self, &id, None).await?;
-                        self.forget(row).await.map(|()| Value::Null)
-                    }
-                    _ => Ok(Value::Null),
-                }?;
+        if let Err(failure) = outcome {
+            tracing::error!(resource, "interrupted work was not finished: {failure}");
+        }
+    }
+
+    async fn take_up_volume(self: &Arc<Self>, id: &str, row: Option<&Worker>) -> Result<(), Failure> {
+        let volume = match id.parse() {
+            Ok(id) => self.db.volume_get(&id).await?,
+            Err(_) => None,
+        };
+        let Some(volume) = volume.filter(|volume| stands_for(row, volume.status.as_str())) else {
+            return self.forget(row).await;
+        };
+        match volume.status {
+            VolumeStatus::Creating => {
+                operations::resume_create_volume(self, &self.job("create_volume", id)?, &volume).await.map(drop)
             }
-            "Snapshot" => {
-                let Ok(id) = args::snapshot_id(&row.resource_id) else { return self.forget(row).await };
-                let Some(snapshot) = self.db.snapshot_get(&id).await? else { return self.forget(row).await };
-                if snapshot.status.as_str() != row.status {
-                    return self.forget(row).await;
-                }
-                match snapshot.status {
-                    SnapshotStatus::Creating => {
-                        operations::resume_create_snapshot(self, &job("create_snapshot"), &snapshot).await
-                    }
-                    SnapshotStatus::Deleting => {
-                        operations::resume_delete_snapshot(self, &job("delete_snapshot"), &snapshot).await
-                    }
-                    _ => Ok(Value::Null),
-                }?;
+            VolumeStatus::Deleting => {
+                operations::resume_delete_volume(self, &self.job("delete_volume", id)?, &volume).await.map(drop)
             }
-            _ => {}
+            VolumeStatus::Extending => {
+                operations::fail_extend(self, &volume.id, None).await?;
+                self.forget(row).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn take_up_snapshot(self: &Arc<Self>, id: &str, row: Option<&Worker>) -> Result<(), Failure> {
+        let snapshot = match args::snapshot_id(id) {
+            Ok(id) => self.db.snapshot_get(&id).await?,
+            Err(_) => None,
+        };
+        let Some(snapshot) = snapshot.filter(|snapshot| stands_for(row, snapshot.status.as_str())) else {
+            return self.forget(row).await;
+        };
+        match snapshot.status {
+            SnapshotStatus::Creating => {
+                operations::resume_create_snapshot(self, &self.job("create_snapshot", id)?, &snapshot).await.map(drop)
+            }
+            SnapshotStatus::Deleting => {
+                operations::resume_delete_snapshot(self, &self.job("delete_snapshot", id)?, &snapshot).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Our own request, in an administrator's name.
+    fn job(&self, operation: &'static str, resource: &str) -> Result<Job, Failure> {
+        let context = RequestContext::admin();
+        let entry = self.running.enter(operation, resource, context.request_id.as_deref());
+        let entry = entry.map_err(|_| Failure::from(Interruption::Draining))?;
+        Ok(Job { context, operation, resource: resource.to_owned(), deadline: Deadline::NEVER, entry: Arc::new(entry) })
+    }
+
+    /// A row that is about nothing any more.
+    async fn forget(&self, row: Option<&Worker>) -> Result<(), Failure> {
+        if let Some(row) = row {
+            self.db.worker_remove(row).await?;
         }
         Ok(())
     }
+}
 
-    /// The row is about nothing any more.
-    async fn forget(&self, row: &Worker) -> Result<(), Failure> {
-        self.db.worker_remove(row).await?;
-        Ok(())
-    }
+/// What was left behind, by id.
+#[derive(Clone, Copy)]
+enum Left<'a> {
+    Volume(&'a str),
+    Snapshot(&'a str),
+}
+
+/// Whether the resource is still in the state that its row is about.
+fn stands_for(row: Option<&Worker>, status: &str) -> bool {
+    row.is_none_or(|row| row.status == status)
 }

@@ -231,6 +231,7 @@ pub fn manager_options(config: &Config, backend: &Backend) -> anyhow::Result<Man
     let (default, options) = (&config.default, &backend.options);
     let host = options.backend_host.as_deref().unwrap_or(&default.host);
     let slots = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
+    let messaging = &config.messaging;
     let or_global = |own: &Option<String>, global: &Option<String>| own.clone().or_else(|| global.clone());
     Ok(ManagerOptions {
         cluster: default.cluster.clone(),
@@ -252,6 +253,7 @@ pub fn manager_options(config: &Config, backend: &Backend) -> anyhow::Result<Man
             Scheme::Memory => Duration::ZERO,
             Scheme::Rabbit => Duration::from_secs(30),
         },
+        messages_die_with_us: messaging.transport_url.transport == Scheme::Memory,
         quick_slots: slots(config.scoria.quick_lane_slots),
         heavy_slots: slots(config.scoria.heavy_lane_slots),
         no_snapshot_gb_quota: config.quota.no_snapshot_gb_quota,

@@ -72,6 +72,8 @@ impl Server {
             nfs_shares_config: Some(shares),
             nfs_mount_point_base: base.clone(),
             nfs_mount_options: Some(self.options.clone()),
+            // Before 4.2 NFS does not tell where a file has holes: each copy of a raw volume would read its whole GiB.
+            nfs_qcow2_volumes: self.version != "4.2",
             nfs_snapshot_support: true,
             nas_secure_file_operations: "false".into(),
             nas_secure_file_permissions: "false".into(),

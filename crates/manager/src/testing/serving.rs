@@ -156,6 +156,14 @@ async fn work_that_a_dead_process_left_is_taken_up_from_its_row() {
     let extending = world.volume(1).await;
     world.set_status(&extending.id, VolumeStatus::Extending).await;
     let me = world.manager.service().id;
+    // This one's message was never begun, so nobody claimed its row.
+    let waiting = world.volume(1).await;
+    world.set_status(&waiting.id, VolumeStatus::Deleting).await;
+    world
+        .db
+        .worker_create_unclaimed(scoria_model::ResourceType::Volume, waiting.id.as_str(), "deleting")
+        .await
+        .unwrap();
     for (id, status) in [(&creating.id, "creating"), (&deleting.id, "deleting"), (&extending.id, "extending")] {
         let kind = scoria_model::ResourceType::Volume;
         world.db.worker_claim(kind, id.as_str(), status, None, me).await.unwrap().unwrap();
@@ -164,6 +172,7 @@ async fn work_that_a_dead_process_left_is_taken_up_from_its_row() {
     assert_eq!(world.get(&creating.id).await.status, VolumeStatus::Available);
     assert_eq!(&world.read(&creating).0, b"source data");
     assert_eq!(world.db.volume_get(&deleting.id).await.unwrap(), None);
+    assert_eq!(world.db.volume_get(&waiting.id).await.unwrap(), None);
     assert_eq!(world.get(&extending.id).await.status, VolumeStatus::ErrorExtending);
     world.nothing_left_over().await;
 }

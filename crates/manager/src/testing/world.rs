@@ -58,7 +58,7 @@ impl World {
         let locks = Coordinator::new(provider.clone());
         let broker = MemoryBroker::recording();
         let manager = VolumeManager::new(Parts {
-            options: Options::new("node", "local"),
+            options: Options { messages_die_with_us: true, ..Options::new("node", "local") },
             db: db.clone(),
             locks: locks.clone(),
             driver: Arc::new(driver),
