@@ -74,10 +74,14 @@ impl FrontDoor {
     /// Takes that word back after the message could not be sent. False: somebody is at work already, so it got through after
     /// all.
     pub(crate) async fn forget_work(&self, kind: ResourceType, id: &str) -> ApiResult<bool> {
-        match self.database.worker_get(kind, id).await? {
-            Some(worker) if worker.service_id.is_some() => Ok(false),
-            Some(worker) => Ok(self.database.worker_remove(&worker).await?),
-            None => Ok(true),
+        loop {
+            match self.database.worker_get(kind, id).await? {
+                None => return Ok(true),
+                Some(worker) if worker.service_id.is_some() => return Ok(false),
+                Some(worker) if self.database.worker_remove(&worker).await? => return Ok(true),
+                // It changed under us: taken by somebody, or gone with the work before this one. Which, the next look tells.
+                Some(_) => {}
+            }
         }
     }
 

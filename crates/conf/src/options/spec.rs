@@ -127,7 +127,7 @@ pub(super) const fn choice(choices: &'static [&'static str]) -> OptionSpec {
     OptionSpec::of(Kind::Choice(choices))
 }
 
-/// A struct made by [`options!`].
+/// A struct made by `options!`.
 pub trait OptionGroup: Sized {
     /// Its options.
     fn specs() -> &'static [OptionSpec];

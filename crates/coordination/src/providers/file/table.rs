@@ -224,9 +224,16 @@ impl Table {
             let ours = self.open.values().filter(|open| open.held && open.name == name).count();
             let registered = known.iter().filter(|holder| holder.held && holder.name == bare(name)).count();
             let mut explained = ours + registered;
+            let known_to_be_held = explained > 0;
             for lock in of_file {
-                if lock.ofd && !lock.waits && explained > 0 {
+                let held_ofd = lock.ofd && !lock.waits;
+                if held_ofd && explained > 0 {
                     explained -= 1;
+                    continue;
+                }
+                // The kernel's list is no snapshot: while others change theirs, a line may come twice. An exclusive lock
+                // has no second holder.
+                if held_ofd && lock.write && known_to_be_held {
                     continue;
                 }
                 holders.push(Holder {
