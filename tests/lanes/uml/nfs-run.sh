@@ -9,7 +9,7 @@
 #   SCORIA_NFS_VERSION    the version alone
 #   SCORIA_NFS_DIRECTORY  the exported directory itself, to look behind the server's back
 # -n puts the guest on a network (see boot.sh); there, a guest may also be a client only, of another guest's server.
-# Exit status: COMMAND's; 124 and 125 as in boot.sh. SCORIA_UML_TIMEOUT: seconds, 600 if unset.
+# Exit status: COMMAND's; 124 and 125 as in boot.sh. SCORIA_UML_TIMEOUT: seconds, 840 if unset.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 network=()
@@ -22,4 +22,4 @@ for need in linux.uml:user-mode-linux modprobe:kmod ip:iproute2 rpc.nfsd:nfs-ker
   PATH=$PATH:/usr/sbin:/sbin command -v "${need%:*}" >/dev/null ||
     { echo "${need%:*} is not installed: apt-get install ${need#*:} (or run scripts/setup test)" >&2; exit 127; }
 done
-exec "$here/boot.sh" -m 3G -d 8G "${network[@]}" -t "${SCORIA_UML_TIMEOUT:-600}" -- "$here/nfs-guest.sh" "$version" "$@"
+exec "$here/boot.sh" -m 3G -d 8G "${network[@]}" -t "${SCORIA_UML_TIMEOUT:-840}" -- "$here/nfs-guest.sh" "$version" "$@"
