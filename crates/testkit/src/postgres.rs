@@ -3,6 +3,7 @@
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
@@ -112,11 +113,29 @@ impl Postgres {
     /// The server is shared, or does not come up.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill()?;
-        if let Some((process, dir)) = self.own.as_mut() {
-            *process = serve(dir.path(), self.port).await?;
+        let Some((process, dir)) = self.own.as_mut() else { return Ok(()) };
+        let end = Instant::now() + ORPHANS_TIMEOUT;
+        loop {
+            match serve(dir.path(), self.port).await {
+                Ok(started) => {
+                    *process = started;
+                    return Ok(());
+                }
+                Err(error) if is_still_in_use(&error) && Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
     }
+}
+
+/// How long the children of a killed server may take to notice that it is gone.
+const ORPHANS_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Whether a server does not start because children of the one before it still hold its memory.
+fn is_still_in_use(error: &anyhow::Error) -> bool {
+    error.to_string().contains("pre-existing shared memory block")
 }
 
 fn install(dir: &Path) -> Result<()> {
