@@ -54,8 +54,6 @@ pub struct Options {
     pub goodness_function: Option<String>,
     /// `report_discard_supported`.
     pub report_discard_supported: bool,
-    /// `disk_geometry`: `512`, `512e` or `4k`.
-    pub disk_geometry: Option<String>,
 }
 
 impl Options {
@@ -86,7 +84,6 @@ impl Options {
             filter_function: None,
             goodness_function: None,
             report_discard_supported: false,
-            disk_geometry: None,
         }
     }
 

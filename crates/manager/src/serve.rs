@@ -113,11 +113,8 @@ impl VolumeManager {
                 return None;
             }
         };
-        let refused = if !serves_version(&request.version) {
-            Some(Fault::unsupported_version(&request.version, &request.method))
-        } else {
-            None
-        };
+        let refused =
+            (!serves_version(&request.version)).then(|| Fault::unsupported_version(&request.version, &request.method));
         let method = operations::METHODS.iter().find(|method| method.name == request.method);
         match (refused, method) {
             (None, Some(method)) => {

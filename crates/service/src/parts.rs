@@ -263,7 +263,6 @@ pub fn manager_options(config: &Config, backend: &Backend) -> anyhow::Result<Man
         filter_function: or_global(&options.filter_function, &default.filter_function),
         goodness_function: or_global(&options.goodness_function, &default.goodness_function),
         report_discard_supported: options.report_discard_supported,
-        disk_geometry: None,
         ..ManagerOptions::new(host, &backend.name)
     })
 }

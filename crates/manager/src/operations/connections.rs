@@ -38,7 +38,7 @@ pub(super) async fn initialize(manager: &Arc<VolumeManager>, job: &Job, mut args
     Ok(Value::Object(outcome?))
 }
 
-pub(super) async fn terminate(manager: &Arc<VolumeManager>, job: &Job, mut args: Args) -> Result<Value, Failure> {
+pub(super) async fn terminate(manager: &Arc<VolumeManager>, _job: &Job, mut args: Args) -> Result<Value, Failure> {
     let id = args.volume_id("volume_id")?;
     // A server that is gone can no longer say what its connector was.
     let connector = match args.optional("connector") {
@@ -47,7 +47,6 @@ pub(super) async fn terminate(manager: &Arc<VolumeManager>, job: &Job, mut args:
     };
     let force = args.flag("force", false)?;
     args.done()?;
-    let _ = job;
     manager.require_driver()?;
     let volume = manager.db.volume_get(&id).await?.ok_or_else(|| Fault::volume_not_found(&id))?;
     disconnect(manager, &volume, &connector, force).await?;
@@ -141,16 +140,6 @@ fn decorate(
     unless_set("encrypted", json!(volume.encryption_key_id.is_some()));
     if manager.options.report_discard_supported {
         unless_set("discard", json!(true));
-    }
-    let block_sizes = match manager.options.disk_geometry.as_deref() {
-        Some("512") => Some(("512", "512")),
-        Some("512e") => Some(("4096", "512")),
-        Some("4k") => Some(("4096", "4096")),
-        _ => None,
-    };
-    if let Some((physical, logical)) = block_sizes {
-        unless_set("physical_block_size", json!(physical));
-        unless_set("logical_block_size", json!(logical));
     }
     if let Some(volume_type) = &volume.volume_type {
         let wanted = volume_type.extra_specs.get("cacheable").is_some_and(|value| value == "<is> True");

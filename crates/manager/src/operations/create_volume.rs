@@ -95,17 +95,16 @@ pub(crate) async fn resume(manager: &Arc<VolumeManager>, job: &Job, volume: &Vol
 /// The request's word stands before the row's; the row's is taken where the request is silent, so that no copy is made
 /// without its source's lock.
 fn source_id(spec: Option<&RequestSpec>, volume: &Volume) -> SourceId {
-    let asked = |field: fn(&RequestSpec) -> &Option<String>| spec.and_then(|spec| field(spec).as_ref());
-    if asked(|spec| &spec.image_id).is_some() {
+    if spec.is_some_and(|spec| spec.image_id.is_some()) {
         return SourceId::Unsupported("an image");
     }
-    if asked(|spec| &spec.backup_id).is_some() {
+    if spec.is_some_and(|spec| spec.backup_id.is_some()) {
         return SourceId::Unsupported("a backup");
     }
-    if let Some(id) = volume.snapshot_id.clone() {
+    if let Some(id) = spec.and_then(|spec| spec.snapshot_id.clone()).or_else(|| volume.snapshot_id.clone()) {
         return SourceId::Snapshot(id);
     }
-    if let Some(id) = volume.source_volid.clone() {
+    if let Some(id) = spec.and_then(|spec| spec.source_volid.clone()).or_else(|| volume.source_volid.clone()) {
         return SourceId::Volume(id);
     }
     SourceId::Blank
@@ -381,5 +380,21 @@ impl<'a> Step<Create<'a>> for Finish {
         create.volume.status = VolumeStatus::Available;
         create.volume.launched_at = Some(now);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_only_the_request_names_is_a_source_all_the_same() {
+        let silent = Volume::new(VolumeId::random(), 1);
+        let source = VolumeId::random();
+        let naming = Volume { source_volid: Some(source.clone()), ..silent.clone() };
+        let spec = RequestSpec::for_volume(&naming);
+        assert_eq!(source_id(Some(&spec), &silent), SourceId::Volume(source.clone()));
+        assert_eq!(source_id(None, &naming), SourceId::Volume(source));
+        assert_eq!(source_id(None, &silent), SourceId::Blank);
     }
 }

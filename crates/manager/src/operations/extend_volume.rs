@@ -25,7 +25,7 @@ struct Extend<'a> {
 }
 
 pub(super) async fn run(manager: &Arc<VolumeManager>, job: &Job, mut args: Args) -> Result<Value, Failure> {
-    let id = args.volume("volume")?.id;
+    let Volume { id, project_id, .. } = args.volume("volume")?;
     let new_size = args.size("new_size")?;
     // Reservations are ids that cinder-api made; anything else was never reserved.
     let reservations: Vec<Uuid> = args.texts("reservations")?.iter().filter_map(|text| text.parse().ok()).collect();
@@ -35,6 +35,7 @@ pub(super) async fn run(manager: &Arc<VolumeManager>, job: &Job, mut args: Args)
     let held = match manager.hold(job, request).await {
         Ok(held) => held,
         Err(Failure::Fault(fault)) => {
+            manager.db.quota_rollback(&reservations, &project_id.unwrap_or_default()).await?;
             fail_extend(manager, &id, None).await?;
             return Err(fault.into());
         }

@@ -67,7 +67,8 @@ impl VolumeManager {
     }
 }
 
-/// An extend that failed, or that was interrupted in a process that is gone: `error_extending`, reservations given back.
+/// An extend that failed, or that was interrupted in a process that is gone: `error_extending`. Reservations are the
+/// caller's to give back, where it still knows them; cinder-scheduler expires the others.
 pub(crate) async fn fail_extend(
     manager: &VolumeManager,
     id: &VolumeId,
