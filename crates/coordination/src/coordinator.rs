@@ -48,7 +48,7 @@ impl Coordinator {
     /// What the lock service is and can do, as a line for the log.
     #[must_use]
     pub fn describe(&self) -> String {
-        let Features { token, order, shared } = self.features();
+        let Features { token, order, shared, .. } = self.features();
         let reach = match self.scope() {
             Scope::Node => "this machine only",
             Scope::Cluster => "the cluster",
@@ -158,6 +158,19 @@ impl Coordinator {
         }
         all.sort_by(|a, b| (&a.name, !a.held).cmp(&(&b.name, !b.held)));
         Ok(all)
+    }
+
+    /// Takes a lock (named without the prefix) away from whoever holds it: for an operator who knows that the holder is gone
+    /// or has to be overruled. Logged, because it can do harm. False when nobody held it.
+    ///
+    /// # Errors
+    /// As [`Provider::break_lock`].
+    pub async fn break_lock(&self, name: &str) -> Result<bool, Error> {
+        let broken = self.provider.break_lock(&name::complete(name)?).await?;
+        if broken {
+            tracing::warn!(lock = name, "lock was broken by an operator");
+        }
+        Ok(broken)
     }
 
     /// Gives back what is still held and ends the connection. Close it after the work that needs locks has ended.

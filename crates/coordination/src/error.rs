@@ -25,6 +25,9 @@ pub enum Error {
     /// The URL or an option of it is wrong.
     #[error("[coordination] backend_url: {0}")]
     Config(String),
+    /// The lock service has no means for it.
+    #[error("{0}")]
+    Unsupported(String),
     /// A name that cannot be a lock name.
     #[error("'{name}' cannot be a lock name: {reason}")]
     Name {

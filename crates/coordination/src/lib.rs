@@ -10,6 +10,9 @@
 pub mod conformance;
 mod coordinator;
 mod error;
+mod heart;
+mod lease;
+mod link;
 mod lock_set;
 pub mod metrics;
 mod name;
@@ -26,5 +29,5 @@ pub use error::Error;
 pub use lock_set::LockSet;
 pub use name::PREFIX;
 pub use options::Options;
-pub use provider::{Features, Health, HeldLock, Provider, Scope};
+pub use provider::{Features, Health, HeldLock, Listing, Provider, Scope};
 pub use request::{Holder, LockRequest, Mode, Owner, WaitPolicy};

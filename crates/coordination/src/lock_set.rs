@@ -100,6 +100,13 @@ impl LockSet {
         self.lost.clone()
     }
 
+    /// Whether any of the locks is or may be lost, by the clock: to be asked before every effect. A process that was stopped
+    /// for longer than its locks live knows it before any timer has fired.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.locks.iter().any(|taken| taken.lock.is_lost())
+    }
+
     /// Asks the lock service whether all of them are still ours.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ pub const HELD_SECONDS: &str = "scoria_lock_held_seconds";
 pub const HELD: &str = "scoria_locks_held";
 /// Counter: locks that were lost while held.
 pub const LOST_TOTAL: &str = "scoria_locks_lost_total";
+/// Counter: how often the connection to the lock service had to be made anew; label [`BACKEND`] only.
+pub const RECONNECTS_TOTAL: &str = "scoria_lock_reconnects_total";
 
 /// Label: the kind of lock service.
 pub const BACKEND: &str = "backend";

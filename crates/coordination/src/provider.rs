@@ -14,7 +14,18 @@ pub enum Scope {
     Cluster,
 }
 
-/// What a lock service can do; callers ask, tests go by it.
+/// Whom a lock service can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// Only what this process itself holds and waits for.
+    Own,
+    /// Every holder, but only our own waiters.
+    Holders,
+    /// Every holder and every waiter.
+    All,
+}
+
+/// What a lock service can do; callers ask, tests and the documentation go by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Features {
     /// It hands out monotonic fencing tokens.
@@ -23,6 +34,8 @@ pub struct Features {
     pub order: bool,
     /// It has shared mode among our own instances.
     pub shared: bool,
+    /// Whom it can name.
+    pub listing: Listing,
 }
 
 /// How the connection to the service is.
@@ -66,6 +79,12 @@ pub trait Provider: Send + Sync + std::fmt::Debug + 'static {
     /// When the service cannot be reached.
     async fn holders(&self) -> Result<Vec<Holder>, Error>;
 
+    /// Takes a lock away from whoever holds it, a Python peer included, so that others can have it. False when nobody held it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where only the end of the holder frees a lock, [`Error::Unavailable`].
+    async fn break_lock(&self, name: &str) -> Result<bool, Error>;
+
     /// Gives back what is still held and ends the connection.
     async fn close(&self);
 }
@@ -77,6 +96,10 @@ pub trait HeldLock: Send + Sync + std::fmt::Debug {
     fn token(&self) -> Option<u64>;
     /// Cancelled once the lock is or may be lost: perhaps early, never late.
     fn lost(&self) -> CancellationToken;
+    /// Whether it is or may be lost, by the clock and not by a timer: what a process that was stopped has to ask first.
+    fn is_lost(&self) -> bool {
+        self.lost().is_cancelled()
+    }
     /// Asks the service whether the lock is still ours.
     ///
     /// # Errors

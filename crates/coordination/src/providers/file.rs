@@ -13,7 +13,7 @@ use scoria_runtime::CancellationToken;
 use crate::name::bare;
 use crate::turns::{Turn, Turns};
 use crate::url::BackendUrl;
-use crate::{Error, Features, Health, HeldLock, Holder, Mode, Options, Owner, Provider, Scope, WaitPolicy};
+use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Options, Owner, Provider, Scope, WaitPolicy};
 
 use table::{Table, Wanted};
 use worker::Worker;
@@ -151,7 +151,7 @@ impl Provider for FileProvider {
     }
 
     fn features(&self) -> Features {
-        Features { token: false, order: true, shared: true }
+        Features { token: false, order: true, shared: true, listing: Listing::All }
     }
 
     fn health(&self) -> Health {
@@ -197,6 +197,13 @@ impl Provider for FileProvider {
 
     async fn holders(&self) -> Result<Vec<Holder>, Error> {
         self.shared.worker.run_aside(|table| table.others()).await?
+    }
+
+    async fn break_lock(&self, name: &str) -> Result<bool, Error> {
+        let name = bare(name);
+        Err(Error::Unsupported(format!(
+            "the kernel keeps the locks of file:// for as long as their holder lives: end the process that holds '{name}' instead"
+        )))
     }
 
     async fn close(&self) {

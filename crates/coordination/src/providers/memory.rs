@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::name::{PREFIX, bare};
 use crate::turns::{Turn, Turns};
-use crate::{Error, Features, Health, HeldLock, Holder, Mode, Owner, Provider, Scope, WaitPolicy};
+use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Owner, Provider, Scope, WaitPolicy};
 
 /// Locks inside one process: fair, with shared mode and fencing tokens.
 ///
@@ -151,7 +151,7 @@ impl Provider for MemoryProvider {
     }
 
     fn features(&self) -> Features {
-        Features { token: true, order: true, shared: true }
+        Features { token: true, order: true, shared: true, listing: Listing::All }
     }
 
     fn health(&self) -> Health {
@@ -210,6 +210,10 @@ impl Provider for MemoryProvider {
             token: entry.token,
         };
         Ok(self.space.state().entries.values().map(holder).collect())
+    }
+
+    async fn break_lock(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.take_away(|entry| entry.name == name) > 0)
     }
 
     async fn close(&self) {

@@ -5,25 +5,62 @@ use std::sync::Arc;
 use crate::url::BackendUrl;
 use crate::{Error, Options, Provider};
 
+#[cfg(feature = "database")]
+mod database;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod file;
+#[cfg(any(feature = "redis", feature = "memcached", feature = "etcd", feature = "database"))]
+mod leased;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgresql")]
+mod postgresql;
+#[cfg(any(feature = "zookeeper", feature = "etcd"))]
+mod queued;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 pub use file::FileProvider;
 pub use memory::{FaultPoint, MemoryProvider};
 
-/// Opens the lock service that a URL names.
+/// What can be written in `backend_url`, for the error about anything else.
+const KNOWN: &str = "zookeeper://, redis://, etcd://, etcd3+http://, etcd3+https://, memcached://, mysql://, postgresql://, \
+                     database:// (the service's own database), file:// (one machine, or a shared directory) and memory:// \
+                     (one process)";
+
+/// Opens the lock service that a URL names. Services in the network are connected to in the background: until that has
+/// succeeded [`Provider::health`] says `Down`, and whoever wants a lock waits.
 ///
 /// # Errors
 /// [`Error::Config`] when the URL or an option of it is wrong or no such service is known, [`Error::Unavailable`] when it
-/// cannot work.
+/// cannot work on this machine.
 pub async fn open(backend_url: &str, options: &Options) -> Result<Arc<dyn Provider>, Error> {
     let url = BackendUrl::parse(backend_url)?;
     match url.scheme.as_str() {
         "file" => Ok(Arc::new(FileProvider::open(&url, options).await?)),
         "memory" => Ok(Arc::new(MemoryProvider::named(&options.instance))),
-        other => Err(Error::Config(format!(
-            "there is no lock service '{other}'; known are file:// (one machine, or a shared directory) and memory:// (one \
-             process)"
-        ))),
+        #[cfg(feature = "zookeeper")]
+        "zookeeper" | "kazoo" => zookeeper::open(&url, options),
+        #[cfg(feature = "redis")]
+        "redis" => redis::open(&url, options),
+        #[cfg(feature = "etcd")]
+        "etcd" => etcd::open(&url, options),
+        #[cfg(feature = "etcd")]
+        "etcd3+http" | "etcd3+https" => etcd::open_as_tooz(&url, options),
+        #[cfg(feature = "memcached")]
+        "memcached" => memcached::open(&url, options),
+        #[cfg(feature = "mysql")]
+        "mysql" => mysql::open(&url, options),
+        #[cfg(feature = "postgresql")]
+        "postgresql" => postgresql::open(&url, options),
+        #[cfg(feature = "database")]
+        "database" => database::open(&url, options),
+        other => Err(Error::Config(format!("there is no lock service '{other}'; known are {KNOWN}"))),
     }
 }

@@ -1,0 +1,84 @@
+//! The thread that keeps locks alive.
+
+use std::future::Future;
+use std::thread;
+
+use scoria_runtime::{CancellationToken, Tasks};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use crate::Error;
+
+/// A thread with an executor of its own for beats and for the connection they go over: no busy executor elsewhere can starve
+/// them. Only lock services that need beats have one.
+#[derive(Debug, Clone)]
+pub(crate) struct Heart {
+    handle: Handle,
+    tasks: Tasks,
+    /// Ends the thread when the last clone goes.
+    _ends: Option<std::sync::Arc<oneshot::Sender<()>>>,
+}
+
+impl Heart {
+    /// Starts the thread.
+    pub(crate) fn start(kind: &'static str) -> Result<Self, Error> {
+        let failed = |error| Error::Unavailable(format!("the thread for beats cannot be started: {error}"));
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let handle = runtime.handle().clone();
+        let (ends, ended) = oneshot::channel::<()>();
+        thread::Builder::new()
+            .name(format!("locks-{kind}"))
+            .spawn(move || runtime.block_on(async { drop(ended.await) }))
+            .map_err(failed)?;
+        Ok(Self { handle, tasks: Tasks::new(), _ends: Some(std::sync::Arc::new(ends)) })
+    }
+
+    /// The executor of the caller instead of a thread: for tests on simulated time.
+    #[cfg(test)]
+    pub(crate) fn here() -> Self {
+        Self { handle: Handle::current(), tasks: Tasks::new(), _ends: None }
+    }
+
+    /// Cancelled by [`Heart::stop`].
+    pub(crate) fn stopping(&self) -> CancellationToken {
+        self.tasks.stop_token()
+    }
+
+    /// Runs something in the background. It should end with [`Heart::stopping`].
+    pub(crate) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let _on_this_thread = self.handle.enter();
+        drop(self.tasks.spawn(name, future));
+    }
+
+    /// Tells everything to stop and waits for it.
+    pub(crate) async fn stop(&self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_beats_while_the_callers_executor_is_blocked_and_ends_when_told() {
+        let heart = Heart::start("test").unwrap();
+        let (beat, beats) = std::sync::mpsc::channel();
+        let stopping = heart.stopping();
+        heart.spawn("beat", async move {
+            while !stopping.is_cancelled() {
+                let _ = beat.send(thread::current().name().map(str::to_owned));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        // Blocks the only thread of this executor.
+        for _ in 0..3 {
+            let name = beats.recv_timeout(Duration::from_secs(10)).unwrap();
+            assert_eq!(name.as_deref(), Some("locks-test"));
+        }
+        heart.stop().await;
+        assert!(heart.stopping().is_cancelled());
+    }
+}
