@@ -1,5 +1,7 @@
 //! How the service is: health, metrics, what is running, who holds what.
 
+mod locks;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -7,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use scoria_coordination::{Coordinator, Holder, Mode};
+use scoria_coordination::Coordinator;
 use serde_json::{Map, Value, json};
 
 /// Media type of the Prometheus text format.
@@ -34,7 +36,8 @@ pub struct AdminState {
     pub coordinator: Coordinator,
 }
 
-/// `GET /healthcheck`, `/metrics`, `/v1/operations` and `/v1/locks`.
+/// `GET /healthcheck`, `/metrics`, `/v1/operations`, `/v1/locks` and `/v1/locks/{name}`; `POST /v1/locks/{name}/wait?seconds=N`
+/// and `DELETE /v1/locks/{name}?confirm=yes&by=WHO`.
 ///
 /// `/healthcheck` is 200 with `OK`, or 503 with one line per part that fails; with `Accept: application/json` the body is
 /// `{"healthy": …, "parts": {"<part>": null | "<reason>"}}`.
@@ -43,7 +46,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/healthcheck", get(health))
         .route("/metrics", get(metrics))
         .route("/v1/operations", get(operations))
-        .route("/v1/locks", get(locks))
+        .merge(locks::routes())
         .with_state(state)
 }
 
@@ -69,29 +72,4 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 
 async fn operations(State(state): State<AdminState>) -> Json<Value> {
     Json(json!({"operations": state.status.operations()}))
-}
-
-async fn locks(State(state): State<AdminState>) -> Response {
-    match state.coordinator.holders().await {
-        Ok(holders) => Json(json!({"locks": holders.iter().map(holder).collect::<Vec<_>>()})).into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": error.to_string()}))).into_response(),
-    }
-}
-
-fn holder(holder: &Holder) -> Value {
-    json!({
-        "name": holder.name,
-        "mode": match holder.mode {
-            Mode::Shared => "shared",
-            Mode::Exclusive => "exclusive",
-        },
-        "held": holder.held,
-        "instance": holder.instance,
-        "host": holder.host,
-        "operation": holder.owner.operation,
-        "request_id": holder.owner.request_id,
-        "resource": holder.owner.resource,
-        "seconds": holder.since.map(|since| since.as_secs_f64()),
-        "token": holder.token,
-    })
 }

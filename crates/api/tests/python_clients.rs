@@ -92,6 +92,8 @@ async fn python_cinderclient_on_the_command_line() {
     assert!(out.contains("alone@store"), "{out}");
     let out = cinder(&cloud, &["absolute-limits"]).await.unwrap();
     assert!(out.contains("maxTotalVolumes"), "{out}");
+    let out = cinder(&cloud, &["quota-update", "elsewhere", "--volumes", "3"]).await.unwrap();
+    assert!(out.contains("volumes") && out.contains(" 3 "), "{out}");
     cinder(&cloud, &["delete", "data", "--cascade"]).await.unwrap();
     let out = cinder(&cloud, &["list"]).await.unwrap();
     assert!(!out.contains("available"), "{out}");

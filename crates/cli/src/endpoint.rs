@@ -22,8 +22,26 @@ const GUESS_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Endpoint {
     url: String,
     client: Client,
-    /// The option that names it, for errors.
-    option: &'static str,
+    whose: Whose,
+}
+
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The block-storage API.
+    Api,
+    /// The admin port.
+    Admin,
+}
+
+impl Whose {
+    /// The option that names its address, for errors.
+    fn option(self) -> &'static str {
+        match self {
+            Self::Api => "--endpoint",
+            Self::Admin => "--admin",
+        }
+    }
 }
 
 impl Endpoint {
@@ -38,7 +56,7 @@ impl Endpoint {
             token.set_sensitive(true);
             headers.insert("x-auth-token", token);
         }
-        let mut endpoint = Self::open(url, headers, "--endpoint")?;
+        let mut endpoint = Self::open(url, headers, Whose::Api)?;
         if Url::parse(&endpoint.url).is_ok_and(|url| url.path() == "/") {
             endpoint.url += "/v3";
         }
@@ -47,10 +65,11 @@ impl Endpoint {
 
     /// The admin port of a service.
     pub(crate) fn admin(url: &str) -> Result<Self> {
-        Self::open(url, HeaderMap::new(), "--admin")
+        Self::open(url, HeaderMap::new(), Whose::Admin)
     }
 
-    fn open(url: &str, headers: HeaderMap, option: &'static str) -> Result<Self> {
+    fn open(url: &str, headers: HeaderMap, whose: Whose) -> Result<Self> {
+        let option = whose.option();
         let wrong = |what: &str| Failure::usage(format!("{option}: {what}; write it as http://HOST:PORT"));
         let parsed = Url::parse(url).map_err(|error| wrong(&format!("'{url}' is no URL ({error})")))?;
         if !parsed.username().is_empty() || parsed.password().is_some() {
@@ -65,7 +84,7 @@ impl Endpoint {
             client = client.no_proxy();
         }
         let client = client.build().map_err(|error| Failure::failed(format!("no HTTP client: {error}")))?;
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), client, option })
+        Ok(Self { url: url.trim_end_matches('/').to_owned(), client, whose })
     }
 
     /// Whether anybody answers here at all.
@@ -95,7 +114,7 @@ impl Endpoint {
             }
             let address = match Url::parse_with_params(&format!("{}{path}", self.url), &page) {
                 Ok(url) => url.as_str().strip_prefix(&self.url).unwrap_or(path).to_owned(),
-                Err(error) => return Err(Failure::usage(format!("{}: {error}", self.option))),
+                Err(error) => return Err(Failure::usage(format!("{}: {error}", self.whose.option()))),
             };
             let mut answer = self.answer(Method::GET, &address, None).await?;
             let more = answer.get(format!("{key}_links")).is_some();
@@ -113,6 +132,12 @@ impl Endpoint {
     /// What stands under a key of the answer to a POST.
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: Value, key: &str) -> Result<T> {
         let mut answer = self.answer(Method::POST, path, Some(body)).await?;
+        self.read(path, answer[key].take())
+    }
+
+    /// What stands under a key of the answer to a DELETE.
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str, key: &str) -> Result<T> {
+        let mut answer = self.answer(Method::DELETE, path, None).await?;
         self.read(path, answer[key].take())
     }
 
@@ -148,12 +173,12 @@ impl Endpoint {
         while let Some(source) = cause.source() {
             cause = source;
         }
-        let (url, option) = (&self.url, self.option);
+        let (url, option) = (&self.url, self.whose.option());
         Failure::unavailable(format!("{url} {why} ({cause}): start the service, or name another one with {option} URL"))
     }
 
     fn strange(&self, path: &str, status: StatusCode) -> Failure {
-        let (url, option, status) = (&self.url, self.option, status.as_u16());
+        let (url, option, status) = (&self.url, self.whose.option(), status.as_u16());
         Failure::unavailable(format!(
             "{url} answers {path} with {status} in a form that is not known here: see what {option} URL leads to"
         ))
@@ -170,10 +195,15 @@ impl Endpoint {
             _ => "",
         };
         match (message, status) {
+            (Some(message), StatusCode::NOT_FOUND) if self.whose == Whose::Admin => Failure::not_found(message),
+            (Some(message), StatusCode::CONFLICT) if self.whose == Whose::Admin => {
+                Failure::new(Exit::LockBusy, message)
+            }
             (Some(message), StatusCode::NOT_FOUND) => {
                 Failure::not_found(format!("{message} scoria volume list and scoria snapshot list show what there is"))
             }
             (Some(message), StatusCode::SERVICE_UNAVAILABLE) => Failure::unavailable(message),
+            (Some(message), StatusCode::NOT_IMPLEMENTED) => Failure::failed(message),
             (Some(message), _) => Failure::new(Exit::Failed, format!("{message} (HTTP {}){hint}", status.as_u16())),
             (None, StatusCode::UNAUTHORIZED) => Failure::failed(format!("{} wants a token{hint}", self.url)),
             (None, _) => self.strange(&path, status),

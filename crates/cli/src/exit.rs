@@ -137,7 +137,9 @@ fn of_locks(error: &scoria_coordination::Error) -> Exit {
         scoria_coordination::Error::Lost { .. } => Exit::LockLost,
         scoria_coordination::Error::Unavailable(_) => Exit::Unavailable,
         scoria_coordination::Error::Name { .. } => Exit::Usage,
-        scoria_coordination::Error::Config(_) | scoria_coordination::Error::Closed => Exit::Failed,
+        scoria_coordination::Error::Config(_)
+        | scoria_coordination::Error::Unsupported(_)
+        | scoria_coordination::Error::Closed => Exit::Failed,
     }
 }
 

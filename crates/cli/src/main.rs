@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 
 fn start(cli: Cli) -> Result<Exit, Failure> {
     if cli.target.verbose {
-        logging::init(LogOptions { debug: true, use_stderr: true, ..LogOptions::default() })
+        logging::init(LogOptions { debug: true, ..LogOptions::default() })
             .map_err(|error| Failure::failed(error.to_string()))?;
     }
     // Before anybody opens a TLS connection: the first to ask would choose otherwise. A second provider is none of ours.

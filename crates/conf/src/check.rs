@@ -185,7 +185,9 @@ fn check_section(section: &str, resolver: &Resolver) -> Option<(Severity, String
 
 fn check_entry(file: &Path, entry: &ini::Entry, resolver: &Resolver) -> Option<Finding> {
     let group = group_of(&entry.section, resolver)?;
-    let (severity, message) = if let Some(spec) = options::find(&group, &entry.key) {
+    let (severity, message) = if let Some(reason) = options::without_effect(&group, &entry.key) {
+        (Severity::Warning, format!("is accepted and has no effect: {reason}"))
+    } else if let Some(spec) = options::find(&group, &entry.key) {
         if !spec.own_section_only || ini::normalized(&entry.section) != BACKEND_DEFAULTS {
             return None;
         }

@@ -14,6 +14,7 @@ mod from_value;
 pub mod ini;
 mod interpolate;
 pub mod options;
+pub mod python_logging;
 mod reload;
 mod resolve;
 mod sample;

@@ -40,7 +40,8 @@ pub struct Reload {
 }
 
 impl Config {
-    /// Reads the files again and takes over what may change while the service runs: `debug`.
+    /// Reads the files again and takes over what may change while the service runs: `debug` and
+    /// `log_config_append`.
     ///
     /// # Errors
     /// Files that cannot be read, and mutable options with a wrong value; nothing has changed then.
@@ -62,8 +63,13 @@ impl Config {
             }
         }
         let mut config = self.clone();
-        for spec in options::LogOptions::specs().iter().filter(|spec| spec.name == "debug") {
-            config.log.debug = Reader::new(&fresh, None).read(spec)?;
+        let reader = Reader::new(&fresh, None);
+        for spec in options::LogOptions::specs() {
+            match spec.name {
+                "debug" => config.log.debug = reader.read(spec)?,
+                "log_config_append" => config.log.log_config_append = reader.read(spec)?,
+                _ => {}
+            }
         }
         config.mutable = fresh;
         Ok(Reload { config, changed, ignored })

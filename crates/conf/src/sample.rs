@@ -42,6 +42,11 @@ fn option(text: &mut String, spec: &OptionSpec) {
     for line in wrapped(&help.join(" ")) {
         let _ = writeln!(text, "# {line}");
     }
+    if let Some(reason) = options::without_effect(spec.group, spec.name) {
+        for line in wrapped(&format!("It has no effect: {reason}.")) {
+            let _ = writeln!(text, "# {line}");
+        }
+    }
     if spec.mutable {
         text.push_str("# A reload of the configuration (SIGHUP) changes it.\n");
     }

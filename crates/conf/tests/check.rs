@@ -26,6 +26,17 @@ fn a_good_file_has_nothing_to_tell() {
 }
 
 #[test]
+fn what_is_accepted_without_effect_is_named_with_the_reason() {
+    let text = "[DEFAULT]\nenabled_backends = nfs1\nlog_rotation_type = size\n[nfs1]\nvolume_driver = nfs\ndisk_geometry = 512\n";
+    let expected = [
+        "0.conf:3: warning: [DEFAULT] log_rotation_type: is accepted and has no effect: Scoria does not rotate its log files: \
+         use logrotate, they are opened afresh without a signal",
+        "0.conf:6: warning: [nfs1] disk_geometry: is accepted and has no effect: connections do not tell block sizes yet",
+    ];
+    assert_eq!(lines(&[text]), expected);
+}
+
+#[test]
 fn everything_is_named_at_once() {
     let text = "[DEFAULT]
 enabled_backends = nfs1

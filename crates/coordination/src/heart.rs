@@ -39,6 +39,11 @@ impl Heart {
         Self { handle: Handle::current(), tasks: Tasks::new(), _ends: None }
     }
 
+    /// The same thread for another group of tasks, which is stopped by itself.
+    pub(crate) fn branch(&self) -> Self {
+        Self { tasks: Tasks::new(), ..self.clone() }
+    }
+
     /// Cancelled by [`Heart::stop`].
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.tasks.stop_token()

@@ -59,7 +59,18 @@ impl Lease {
         self.0.lost.is_cancelled()
     }
 
-    /// Cancelled once it is lost. Somebody has to call [`Lease::is_lost`] when the deadline comes.
+    /// Resolves once it is lost, and sees to it that it is when the deadline comes.
+    pub(crate) async fn expired(&self) {
+        while !self.is_lost() {
+            tokio::select! {
+                biased;
+                () = self.0.lost.cancelled() => {}
+                () = tokio::time::sleep_until(self.deadline()) => {}
+            }
+        }
+    }
+
+    /// Cancelled once it is lost. Somebody has to call [`Lease::is_lost`] or await [`Lease::expired`] when the deadline comes.
     pub(crate) fn lost(&self) -> CancellationToken {
         self.0.lost.clone()
     }

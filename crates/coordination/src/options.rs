@@ -19,6 +19,9 @@ pub struct Options {
     /// `file://` only: no Python process takes locks in this directory, so lock files may be removed when they are
     /// released. Default false: see [`crate::providers::FileProvider`].
     pub exclusive_directory: bool,
+    /// `database://` only: the table, which the database of the service implements. Default none.
+    #[cfg(feature = "database")]
+    pub lock_table: Option<std::sync::Arc<dyn scoria_model::LockTable>>,
 }
 
 impl Default for Options {
@@ -30,6 +33,8 @@ impl Default for Options {
             max_reconnect_backoff: Duration::from_secs(60),
             warn_held_after: Duration::from_secs(60),
             exclusive_directory: false,
+            #[cfg(feature = "database")]
+            lock_table: None,
         }
     }
 }

@@ -85,13 +85,29 @@ impl Database {
     /// `Config` for a URL or option that cannot be, `Unavailable` when no try succeeded, `Statement` for an account that
     /// the server refuses.
     pub async fn connect(options: &Options) -> Result<Self> {
+        let database = Self::unconnected(options, "")?;
+        let mut tries = 0;
+        while let Err(error) = database.ping().await {
+            tries += 1;
+            if !error.is_retryable() || options.max_retries.is_some_and(|most| tries > most) {
+                return Err(error);
+            }
+            tracing::warn!(%error, tries, wait_s = options.retry_interval.as_secs(), "cannot connect to the database");
+            tokio::time::sleep(options.retry_interval).await;
+        }
+        Ok(database)
+    }
+
+    /// A handle that connects when it is first used. Its connections belong to the executor on which it is made. The further
+    /// settings are for MySQL's sessions: `, name = value`.
+    pub(crate) fn unconnected(options: &Options, further: &str) -> Result<Self> {
         let url = ConnectionUrl::parse(&options.url)?;
         let suspicion = Suspicion::none();
         let pool = match url.dialect {
             Dialect::Sqlite => Pool::Sqlite(sqlite(&url, options)?),
             Dialect::MySql => {
                 let pool: MySqlPoolOptions = server_pool(options, &suspicion);
-                let session = mysql_session(options)?;
+                let session = mysql_session(options)? + further;
                 let pool = pool.after_connect(move |connection, _| {
                     let session = AssertSqlSafe(session.clone());
                     Box::pin(async move { connection.execute(session).await.map(drop) })
@@ -104,17 +120,7 @@ impl Database {
             }
         };
         let inner = Inner { pool, options: options.clone(), round_trips: AtomicU64::new(0), suspicion };
-        let database = Self { inner: Arc::new(inner) };
-        let mut tries = 0;
-        while let Err(error) = database.ping().await {
-            tries += 1;
-            if !error.is_retryable() || options.max_retries.is_some_and(|most| tries > most) {
-                return Err(error);
-            }
-            tracing::warn!(%error, tries, wait_s = options.retry_interval.as_secs(), "cannot connect to the database");
-            tokio::time::sleep(options.retry_interval).await;
-        }
-        Ok(database)
+        Ok(Self { inner: Arc::new(inner) })
     }
 }
 

@@ -91,8 +91,26 @@ impl<T> AnyRow for T where
 pub(crate) trait Statement: Sync {
     /// The text with placeholders, and their values.
     fn render(&self, dialect: Dialect) -> (String, Values);
-    /// The text with the values written into it.
-    fn render_inline(&self, dialect: Dialect) -> String;
+}
+
+/// A statement that sea-query has no words for: a text of our own with a `?` for each value, written for one dialect.
+pub(crate) struct Text {
+    pub(crate) sql: String,
+    pub(crate) values: Vec<Value>,
+}
+
+impl Statement for Text {
+    fn render(&self, dialect: Dialect) -> (String, Values) {
+        let sql = match dialect {
+            Dialect::Postgres => {
+                let mut parts = self.sql.split('?');
+                let first = parts.next().unwrap_or_default().to_owned();
+                parts.enumerate().fold(first, |sql, (index, part)| format!("{sql}${}{part}", index + 1))
+            }
+            _ => self.sql.clone(),
+        };
+        (sql, Values(self.values.clone()))
+    }
 }
 
 macro_rules! statement {
@@ -108,19 +126,20 @@ macro_rules! statement {
                     Dialect::Postgres => self.build(PostgresQueryBuilder),
                 }
             }
-
-            fn render_inline(&self, dialect: Dialect) -> String {
-                match dialect {
-                    Dialect::Sqlite => self.to_string(SqliteQueryBuilder),
-                    Dialect::MySql => self.to_string(MysqlQueryBuilder),
-                    Dialect::Postgres => self.to_string(PostgresQueryBuilder),
-                }
-            }
         }
     )*};
 }
 
 statement!(SelectStatement, InsertStatement, UpdateStatement, DeleteStatement);
+
+/// The text with the values written into it.
+fn inline(statement: &UpdateStatement, dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Sqlite => statement.to_string(SqliteQueryBuilder),
+        Dialect::MySql => statement.to_string(MysqlQueryBuilder),
+        Dialect::Postgres => statement.to_string(PostgresQueryBuilder),
+    }
+}
 
 /// SQLite has no date type and compares dates as text, so ours must have the very form that SQLAlchemy writes.
 fn python_dates(values: Values) -> Values {
@@ -254,6 +273,13 @@ impl Database {
         Ok(on_pool!(self, pool => pool.acquire().await?.ping().await)?)
     }
 
+    /// What a MySQL or MariaDB server says it is.
+    pub(crate) async fn mysql_version(&self) -> Result<(String,)> {
+        let version = Text { sql: "SELECT VERSION()".to_owned(), values: Vec::new() };
+        let version = self.fetch_optional(&version).await?;
+        Ok(version.unwrap_or_default())
+    }
+
     /// Closes all connections and waits until they are closed.
     pub async fn close(&self) {
         on_pool!(self, pool => pool.close().await);
@@ -303,7 +329,7 @@ impl Tx {
         let dialect = self.dialect();
         let shown: Vec<String> = statements.iter().map(|statement| statement.render(dialect).0).collect();
         self.database.count(&shown.join("; "));
-        let texts: Vec<String> = statements.iter().map(|statement| statement.render_inline(dialect)).collect();
+        let texts: Vec<String> = statements.iter().map(|statement| inline(statement, dialect)).collect();
         let sql = AssertSqlSafe(texts.join("; "));
         on_transaction!(self, connection => sqlx::raw_sql(sql).execute(connection).await.map(drop))?;
         Ok(())

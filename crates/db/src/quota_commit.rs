@@ -1,10 +1,11 @@
 //! What becomes of reservations: committed or rolled back.
 
+use scoria_model::Timestamp;
 use sea_query::Order;
 use uuid::Uuid;
 
 use crate::rows::{ReservationRow, UsageRow};
-use crate::statement::{ColumnValue, is, live, one_of, soft_delete, update};
+use crate::statement::{ColumnValue, col, is, live, one_of, soft_delete, update, val};
 use crate::{Database, Result};
 
 impl Database {
@@ -23,6 +24,19 @@ impl Database {
     /// `Unavailable`.
     pub async fn quota_rollback(&self, reservations: &[Uuid], project: &str) -> Result<()> {
         self.quota_settle(reservations, project, false).await
+    }
+
+    /// Reservations of a project that were made before a time and are neither committed nor given back.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn quota_reserved_before(&self, project: &str, before: Timestamp) -> Result<Vec<Uuid>> {
+        // Not for the whole file: it gives numbers other meanings of `min` and `max`.
+        use sea_query::ExprTrait;
+        let mut query = ReservationRow::select();
+        query.and_where(is("project_id", project)).and_where(col("created_at").lt(val(&before))).and_where(live());
+        let rows = self.retry("quota_reserved_before", |_| self.fetch_all::<ReservationRow>(&query)).await?;
+        Ok(rows.iter().filter_map(|row| row.uuid.parse().ok()).collect())
     }
 
     async fn quota_settle(&self, reservations: &[Uuid], project: &str, commit: bool) -> Result<()> {

@@ -24,6 +24,9 @@ pub enum SchemaOrigin {
     },
 }
 
+/// The migration that makes the table of locks, and it alone.
+const LOCKS: i64 = 2;
+
 static SQLITE: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/sqlite");
 static MYSQL: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/mysql");
 static POSTGRES: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations/postgresql");
@@ -106,6 +109,31 @@ impl Database {
             other => Error::Schema(format!("the migrations of the database cannot be applied: {other}")),
         })?;
         self.check_schema().await
+    }
+
+    /// Makes the table in which `database://` keeps its locks, also in a database that cinder-manage made; there it is the only
+    /// thing that is made, and nothing is altered. May be run again at any time.
+    ///
+    /// # Errors
+    /// `Schema` when the database has no tables at all, or its account may not make one; `Unavailable`.
+    pub async fn sync_locks(&self) -> Result<SchemaOrigin> {
+        let origin = match self.version().await? {
+            Some(origin @ SchemaOrigin::Cinder { .. }) => origin,
+            Some(SchemaOrigin::Scoria { .. }) => return self.sync().await,
+            None => return self.check_schema().await,
+        };
+        let there = self.fetch_optional::<(i64,)>(&crate::lock_rows::check(self.dialect())).await;
+        if if_there(there.map(Some))?.is_some() {
+            return Ok(origin);
+        }
+        let migration = self.migrator().iter().find(|migration| migration.version == LOCKS);
+        let sql = migration.map(|migration| migration.sql.clone()).expect("embedded, and named by its number");
+        match &self.inner.pool {
+            Pool::Sqlite(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
+            Pool::MySql(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
+            Pool::Postgres(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
+        }?;
+        Ok(origin)
     }
 }
 

@@ -77,6 +77,24 @@ impl Database {
         seen: Option<&Worker>,
         service_id: i64,
     ) -> Result<Option<WorkerClaim>> {
+        let number = seen.map_or(0, |worker| worker.race_preventer + 1);
+        self.worker_claim_as(resource_type, resource_id, status, seen, service_id, number).await
+    }
+
+    /// As [`Database::worker_claim`]; a row that is taken over gets this `race_preventer`, which has to be higher than the one
+    /// it has. A row that is inserted has 0, as all do.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn worker_claim_as(
+        &self,
+        resource_type: ResourceType,
+        resource_id: &str,
+        status: &str,
+        seen: Option<&Worker>,
+        service_id: i64,
+        number: i64,
+    ) -> Result<Option<WorkerClaim>> {
         self.retry("worker_claim", |attempt| async move {
             let mut claim = WorkerClaim { id: 0, service_id, race_preventer: 0, status: status.to_owned() };
             let taken = match seen {
@@ -90,7 +108,7 @@ impl Database {
                 },
                 Some(worker) => {
                     claim.id = worker.id;
-                    claim.race_preventer = worker.race_preventer + 1;
+                    claim.race_preventer = number;
                     self.worker_take(worker, &claim).await?
                 }
             };
@@ -201,6 +219,19 @@ impl Database {
             statement.cond_where(claim.unchanged());
             let matched = self.execute(&statement).await?;
             Ok((matched > 0).then(|| WorkerClaim { status: status.to_owned(), ..claim.clone() }))
+        })
+        .await
+    }
+
+    /// Gives our row a higher `race_preventer`: whoever wrote under the old one is shut out. False: it was no longer ours.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn worker_renumber(&self, claim: &WorkerClaim, number: i64) -> Result<bool> {
+        self.retry("worker_renumber", |_| async move {
+            let mut statement = update("workers", Vec::new());
+            statement.value("race_preventer", val(&number)).cond_where(claim.unchanged());
+            Ok(self.execute(&statement).await? > 0)
         })
         .await
     }

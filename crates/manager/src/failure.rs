@@ -87,7 +87,7 @@ impl From<scoria_coordination::Error> for Failure {
             Error::Lost { .. } => Self::Interrupted(Interruption::LockLost),
             Error::Closed => Self::Interrupted(Interruption::Draining),
             Error::Unavailable(_) => Self::Interrupted(Interruption::Unavailable(error.to_string())),
-            Error::Busy { .. } | Error::Config(_) | Error::Name { .. } => {
+            Error::Busy { .. } | Error::Config(_) | Error::Unsupported(_) | Error::Name { .. } => {
                 Self::Fault(Fault::new(scoria_model::FaultClass::CinderException, error.to_string()))
             }
         }

@@ -9,8 +9,10 @@
 
 mod args;
 mod capacity;
+mod deaths;
 mod failure;
 mod held;
+mod isolation;
 mod locks;
 mod manager;
 mod metrics;
@@ -23,10 +25,12 @@ mod running;
 mod serve;
 mod start;
 mod steps;
+mod sweep;
 #[cfg(test)]
 mod testing;
 
 pub use failure::{Failure, Interruption};
+pub use isolation::Access;
 pub use manager::{Parts, VolumeManager};
 pub use metrics::describe as describe_metrics;
 pub use operations::{METHODS, NOT_YET};

@@ -24,8 +24,9 @@ pub(crate) fn attach_volume(id: &VolumeId) -> String {
     id.to_string()
 }
 
-/// `VolumeManager.detach_volume`.
-pub(crate) fn detach_volume(id: &VolumeId) -> String {
+/// Of whoever makes or ends exports of a volume. It is the name that `VolumeManager.detach_volume` holds while it removes
+/// the export, so that a Python member excludes us and we exclude it.
+pub(crate) fn exports(id: &VolumeId) -> String {
     format!("{id}-detach_volume")
 }
 

@@ -1,17 +1,18 @@
 //! The manager of one back end: what every operation of it needs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use scoria_coordination::Coordinator;
 use scoria_db::Database;
 use scoria_drivers::VolumeDriver;
-use scoria_model::{Fault, Host, Service, Volume};
+use scoria_model::{Fault, Host, Service, Timestamp, Volume};
 use scoria_rpc::{Client, Transport};
 use scoria_runtime::{CancellationToken, KeyedTurns, Tasks};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::capacity::Allocated;
+use crate::isolation::Isolation;
 use crate::notify::Notifier;
 use crate::options::{LogControl, Options};
 use crate::running::Running;
@@ -53,8 +54,9 @@ pub struct VolumeManager {
     /// The services row, known after [`VolumeManager::start`].
     pub(crate) service: OnceLock<Service>,
     pub(crate) driver_ready: AtomicBool,
-    /// What the last heartbeat met.
-    pub(crate) database_trouble: Mutex<Option<String>>,
+    pub(crate) isolation: Isolation,
+    /// When this process began.
+    pub(crate) born: Timestamp,
     /// Asks for a capability report soon.
     pub(crate) report_wanted: Notify,
     /// Cancelled when no new work is to begin.
@@ -88,7 +90,8 @@ impl VolumeManager {
             turns: KeyedTurns::new(),
             service: OnceLock::new(),
             driver_ready: AtomicBool::new(false),
-            database_trouble: Mutex::default(),
+            isolation: Isolation::new(),
+            born: Timestamp::now(),
             report_wanted: Notify::new(),
             draining: CancellationToken::new(),
             stop_now: CancellationToken::new(),
@@ -120,10 +123,10 @@ impl VolumeManager {
         self.stop_now.cancel();
     }
 
-    /// Why the database could not be written to by the last heartbeat; `None` when it could.
+    /// Why the database did not answer to the last sign of life; `None` when it did.
     #[must_use]
     pub fn database_health(&self) -> Option<String> {
-        self.database_trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.isolation.database_trouble()
     }
 
     pub(crate) fn require_driver(&self) -> Result<(), Fault> {

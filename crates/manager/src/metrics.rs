@@ -13,6 +13,9 @@ pub(crate) const REFUSED: &str = "scoria_requests_refused_total";
 /// Requests handed back to the queue, by `reason`.
 pub(crate) const HANDED_BACK: &str = "scoria_requests_handed_back_total";
 
+/// 1 while a `backend` takes no work because its lock service or its database is away.
+pub(crate) const ISOLATED: &str = "scoria_isolated";
+
 /// Registers help texts with the recorder.
 pub fn describe() {
     metrics::describe_counter!(OPERATIONS, "Operations that ended, by operation and outcome");
@@ -21,4 +24,5 @@ pub fn describe() {
     metrics::describe_gauge!(LANE_RUNNING, "Operations running in a lane");
     metrics::describe_counter!(REFUSED, "Requests refused before they began, by reason");
     metrics::describe_counter!(HANDED_BACK, "Requests handed back to the queue, by reason");
+    metrics::describe_gauge!(ISOLATED, "1 while no work is taken because lock service or database are away");
 }

@@ -20,6 +20,10 @@ pub struct Options {
     pub enable_new_services: bool,
     /// `report_interval`.
     pub report_interval: Duration,
+    /// `service_down_time`: after how long without a sign of life a service counts as dead, to others and to itself.
+    pub service_down_time: Duration,
+    /// How long the lock service may be away before no more work is taken.
+    pub isolation_grace: Duration,
     /// `backend_stats_polling_interval`.
     pub stats_interval: Duration,
     /// `reinit_driver_count`.
@@ -36,6 +40,8 @@ pub struct Options {
     pub graceful_shutdown_timeout: Duration,
     /// How long after the start interrupted work of this service may still come back from the broker by itself.
     pub recovery_grace: Duration,
+    /// How often is looked for work whose holder is gone.
+    pub sweep_interval: Duration,
     /// Messages are carried within this process: what was not begun when it ended is nowhere but in the rows' states.
     pub messages_die_with_us: bool,
     /// Operations at a time in the quick lane.
@@ -67,6 +73,8 @@ impl Options {
             availability_zone: "nova".to_owned(),
             enable_new_services: true,
             report_interval: Duration::from_secs(10),
+            service_down_time: Duration::from_secs(60),
+            isolation_grace: Duration::from_secs(5),
             stats_interval: Duration::from_secs(60),
             reinit_driver_count: 3,
             response_timeout: Duration::from_secs(60),
@@ -75,6 +83,7 @@ impl Options {
             late_ack_ceiling: Duration::from_secs(600),
             graceful_shutdown_timeout: Duration::from_secs(60),
             recovery_grace: Duration::from_secs(30),
+            sweep_interval: Duration::from_secs(30),
             messages_die_with_us: false,
             quick_slots: 64,
             heavy_slots: 16,
@@ -91,6 +100,14 @@ impl Options {
     #[must_use]
     pub fn service_host(&self) -> String {
         format!("{}@{}", self.host, self.backend)
+    }
+
+    /// `service_down_time`, or two and a half reports where it is not longer than one (`cinder/service.py: Service`).
+    pub(crate) fn service_down_time(&self) -> Duration {
+        if self.service_down_time <= self.report_interval {
+            return self.report_interval.mul_f64(2.5);
+        }
+        self.service_down_time
     }
 
     /// `cluster@backend`: `services.cluster_name`.

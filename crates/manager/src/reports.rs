@@ -1,7 +1,8 @@
 //! What the service says of itself by itself: heartbeats to the database, capabilities to the scheduler.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
+use scoria_coordination::Health;
 use scoria_db::NewService;
 use scoria_drivers::BackendStats;
 use scoria_model::{RequestContext, Timestamp};
@@ -40,28 +41,38 @@ impl VolumeManager {
         });
     }
 
-    /// One heartbeat (`cinder/service.py: Service.report_state`). A driver that is not set up, or a lock service that is
-    /// away, sends none: the scheduler must not choose this service.
+    /// One heartbeat (`cinder/service.py: Service.report_state`). A driver that is not set up, or a lock service that has
+    /// been away for longer than a moment, sends none: the scheduler must not choose this service.
     async fn heartbeat(&self) {
         if !self.is_driver_ready() {
             tracing::error!(
                 "Manager for service cinder-volume {} is reporting problems, not sending heartbeat. Service will appear \"down\".",
                 self.name()
             );
-            return;
+            return self.ask_database().await;
         }
-        if let scoria_coordination::Health::Down(reason) = self.locks.health() {
-            tracing::error!(reason, "locks unavailable, not sending heartbeat");
-            return;
+        // Isolated from the database the heartbeat is how its return is noticed.
+        if self.isolated().is_some() && self.locks.health() != Health::Up {
+            return self.ask_database().await;
         }
         let beat = self.db.service_heartbeat(self.service().id).await;
-        *self.database_trouble.lock().unwrap_or_else(PoisonError::into_inner) =
-            beat.as_ref().err().map(ToString::to_string);
+        self.isolation.database_answered(beat.as_ref().map(drop).map_err(ToString::to_string));
         match beat {
             Ok(true) => {}
             Ok(false) => self.register_again().await,
             Err(error) => tracing::error!(%error, "model server went away"),
         }
+    }
+
+    /// Whether the database is there, without a sign of life to others.
+    async fn ask_database(&self) {
+        let service = self.service();
+        let asked = self.db.service_get(&service.host, &service.binary);
+        let answer = match tokio::time::timeout(self.options.report_interval, asked).await {
+            Ok(answer) => answer.map(drop).map_err(|error| error.to_string()),
+            Err(_) => Err("the database does not answer".to_owned()),
+        };
+        self.isolation.database_answered(answer);
     }
 
     /// An administrator removed our row: it is made anew, as the Python service does. The new id is only taken at the next
@@ -87,6 +98,10 @@ impl VolumeManager {
     pub(crate) async fn publish_capabilities(&self) {
         if !self.is_driver_ready() {
             tracing::warn!("Update driver status failed: driver is uninitialized.");
+            return;
+        }
+        if self.isolated().is_some() {
+            tracing::debug!("capabilities are not sent while no work is taken");
             return;
         }
         let stats = match self.driver.stats().await {

@@ -11,7 +11,7 @@ use scoria_model::Fault;
 use scoria_rpc::{Begin, Delivery, Duplicates, Request, Target};
 use scoria_runtime::Deadline;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -31,6 +31,7 @@ struct Admitted {
     request: Request,
     method: &'static Method,
     key: String,
+    redelivered: bool,
 }
 
 impl VolumeManager {
@@ -46,24 +47,27 @@ impl VolumeManager {
         targets
     }
 
-    /// Serves requests until [`VolumeManager::drain`] is called.
+    /// Serves requests until [`VolumeManager::drain`] is called; while isolated it listens to nothing.
     ///
     /// # Errors
     /// When the transport was closed under it.
     pub async fn serve(self: &Arc<Self>) -> Result<(), scoria_rpc::Error> {
         let prefetch = self.options.quick_slots.saturating_add(self.options.heavy_slots);
-        let mut listener = self.transport.listen(self.targets(), prefetch).await?;
         let duplicates = Arc::new(Duplicates::new());
-        loop {
-            let delivery = tokio::select! {
-                delivery = listener.next() => delivery,
-                () = self.draining.cancelled() => None,
-            };
-            let Some(delivery) = delivery else { break };
-            let (manager, duplicates) = (self.clone(), duplicates.clone());
-            self.tasks.spawn("request", async move { manager.handle(delivery, &duplicates).await });
+        while self.opened().await {
+            let mut listener = self.transport.listen(self.targets(), prefetch).await?;
+            loop {
+                let delivery = tokio::select! {
+                    biased;
+                    _ = self.closed() => None,
+                    delivery = listener.next() => delivery,
+                };
+                let Some(delivery) = delivery else { break };
+                let (manager, duplicates) = (self.clone(), duplicates.clone());
+                self.tasks.spawn("request", async move { manager.handle(delivery, &duplicates).await });
+            }
+            listener.stop().await;
         }
-        listener.stop().await;
         Ok(())
     }
 
@@ -119,7 +123,7 @@ impl VolumeManager {
         match (refused, method) {
             (None, Some(method)) => {
                 let key = args::key(&request.args).unwrap_or_else(|| method.name.to_owned());
-                Some(Admitted { request, method, key })
+                Some(Admitted { request, method, key, redelivered: delivery.redelivered() })
             }
             (refused, _) => {
                 let fault = refused.unwrap_or_else(|| Fault::no_such_method(&request.method));
@@ -150,8 +154,9 @@ impl VolumeManager {
         }
         // One operation per volume at a time. A message that came twice waits here for its first run.
         let turn = tokio::select! {
+            biased;
+            interruption = self.closed() => return self.not_begun(delivery, is_call, interruption).await,
             turn = self.turns.take(&admitted.key) => turn,
-            () = self.draining.cancelled() => return self.hand_back(delivery, &Interruption::Draining).await,
         };
         let unique_id = admitted.request.unique_id.as_ref();
         if let Some(id) = unique_id
@@ -166,16 +171,16 @@ impl VolumeManager {
             Lane::Heavy => ("heavy", &*self.heavy),
         };
         let finished = match self.wait_for_slot(lane).await {
-            Some(_slot) if delivery.is_live() || is_call => {
+            Ok(_slot) if delivery.is_live() || is_call => {
                 ::metrics::gauge!(metrics::LANE_RUNNING, "lane" => lane.0).increment(1);
                 let finished = self.run_and_settle(delivery, admitted, deadline).await;
                 ::metrics::gauge!(metrics::LANE_RUNNING, "lane" => lane.0).decrement(1);
                 finished
             }
             // The connection it came by is gone: it comes again by another.
-            Some(_) => false,
-            None => {
-                self.hand_back(delivery, &Interruption::Draining).await;
+            Ok(_) => false,
+            Err(interruption) => {
+                self.not_begun(delivery, is_call, interruption).await;
                 false
             }
         };
@@ -185,14 +190,16 @@ impl VolumeManager {
         drop(turn);
     }
 
-    async fn wait_for_slot<'a>(
+    /// A place in a lane, or why there will be none.
+    pub(crate) async fn wait_for_slot<'a>(
         &self,
         (lane, slots): (&'static str, &'a Semaphore),
-    ) -> Option<tokio::sync::SemaphorePermit<'a>> {
+    ) -> Result<SemaphorePermit<'a>, Interruption> {
         ::metrics::gauge!(metrics::LANE_WAITING, "lane" => lane).increment(1);
         let slot = tokio::select! {
-            slot = slots.acquire() => slot.ok(),
-            () = self.draining.cancelled() => None,
+            biased;
+            interruption = self.closed() => Err(interruption),
+            slot = slots.acquire() => Ok(slot.expect("the lanes are never closed")),
         };
         ::metrics::gauge!(metrics::LANE_WAITING, "lane" => lane).decrement(1);
         slot
@@ -248,6 +255,14 @@ impl VolumeManager {
         }
     }
 
+    /// A cast comes again, here or elsewhere; a call is settled already, so its caller has to hear of it.
+    async fn not_begun(&self, delivery: &dyn Delivery, is_call: bool, interruption: Interruption) {
+        match is_call {
+            true => self.answer(delivery, Err(interruption.into())).await,
+            false => self.hand_back(delivery, &interruption).await,
+        }
+    }
+
     async fn hand_back(&self, delivery: &dyn Delivery, why: &Interruption) {
         let reason = match why {
             Interruption::Draining => "draining",
@@ -255,7 +270,8 @@ impl VolumeManager {
             _ => "unavailable",
         };
         ::metrics::counter!(metrics::HANDED_BACK, "reason" => reason).increment(1);
-        if matches!(why, Interruption::Unavailable(_)) {
+        // Nothing comes to an isolated service, so there is nothing to slow down.
+        if matches!(why, Interruption::Unavailable(_)) && self.is_open() {
             tokio::select! {
                 () = tokio::time::sleep(HAND_BACK_DELAY) => {}
                 () = self.draining.cancelled() => {}
@@ -264,22 +280,26 @@ impl VolumeManager {
         delivery.requeue().await;
     }
 
+    /// Runs the operation; one that is interrupted is put down in order.
+    pub(crate) async fn perform(self: &Arc<Self>, job: &Job, request: &Request) -> Result<Value, Failure> {
+        let outcome = operations::run(self, job, request).await;
+        if matches!(&outcome, Err(Failure::Interrupted(interruption)) if interruption.comes_again()) {
+            self.put_down(job).await;
+        }
+        outcome
+    }
+
     async fn run(self: &Arc<Self>, admitted: &Admitted, deadline: Deadline) -> Result<Value, Failure> {
         let (request, method) = (&admitted.request, admitted.method);
         let entry = self
             .running
             .enter(method.name, &admitted.key, request.context.request_id.as_deref())
             .map_err(|_| Failure::from(Interruption::Draining))?;
-        let job = Job {
-            context: request.context.clone(),
-            operation: method.name,
-            resource: admitted.key.clone(),
-            deadline,
-            entry: Arc::new(entry),
-        };
+        let job =
+            Job::new(request.context.clone(), method.name, admitted.key.clone(), deadline, entry, admitted.redelivered);
         let began = Instant::now();
         tracing::info!(resource = job.resource, "{} started", method.name);
-        let outcome = operations::run(self, &job, request).await;
+        let outcome = self.perform(&job, request).await;
         let took = began.elapsed();
         let word = match &outcome {
             Ok(_) => "ok",

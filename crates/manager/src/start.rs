@@ -31,6 +31,8 @@ impl VolumeManager {
         tracing::info!(service = service.host, id = service.id, "service registered");
         // A second start of the same manager would be a mistake of the caller; the first row stands.
         let _ = self.service.set(service);
+        self.isolation.database_answered(Ok(()));
+        self.watch_lifelines();
         let new_install = self.db.volumes_empty().await?;
         self.set_up_driver(new_install).await?;
         Ok(())

@@ -212,6 +212,35 @@ impl Client {
         self.call(&home(volume), "attachment_delete", "3.9", context, args).await.map(drop)
     }
 
+    /// `VolumeAPI.attach_volume`, 3.3: notes who has the volume.
+    pub async fn attach_volume(
+        &self,
+        context: &RequestContext,
+        volume: &Volume,
+        instance: Option<&str>,
+        host: Option<&str>,
+        mountpoint: &str,
+        mode: &str,
+    ) -> Result<Value, Error> {
+        let args = json!({
+            "volume_id": volume.id.as_str(), "instance_uuid": instance, "host_name": host, "mountpoint": mountpoint,
+            "mode": mode, "volume": encode_volume(volume),
+        });
+        self.call(&home(volume), "attach_volume", "3.3", context, args).await
+    }
+
+    /// `VolumeAPI.detach_volume`, 3.4; without an id the only attachment is meant.
+    pub async fn detach_volume(
+        &self,
+        context: &RequestContext,
+        volume: &Volume,
+        attachment_id: Option<&str>,
+    ) -> Result<(), Error> {
+        let volume_object = encode_volume(volume);
+        let args = json!({"volume_id": volume.id.as_str(), "attachment_id": attachment_id, "volume": volume_object});
+        self.call(&home(volume), "detach_volume", "3.4", context, args).await.map(drop)
+    }
+
     /// `VolumeAPI.get_capabilities`, 3.0; `host` with back end, pools aside.
     pub async fn get_capabilities(&self, context: &RequestContext, host: &str, discover: bool) -> Result<Value, Error> {
         self.call(&Destination::volume(host), "get_capabilities", "3.0", context, json!({"discover": discover})).await

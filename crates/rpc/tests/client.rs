@@ -202,6 +202,18 @@ async fn calls_to_volume_services() {
     unanswered(case.client.attachment_delete(&case.context, &case.volume("vref"), &case.attachment()).await);
     case.check();
 
+    let case = Case::new("volume.attach_volume", 0);
+    let (instance, host) = (case.args["instance_uuid"].as_str(), case.args["host_name"].as_str());
+    let (mountpoint, mode) = (case.text("mountpoint"), case.text("mode"));
+    let volume = case.volume("volume");
+    unanswered(case.client.attach_volume(&case.context, &volume, instance, host, mountpoint, mode).await);
+    case.check();
+
+    let case = Case::new("volume.detach_volume", 0);
+    let attachment = case.args["attachment_id"].as_str();
+    unanswered(case.client.detach_volume(&case.context, &case.volume("volume"), attachment).await);
+    case.check();
+
     let case = Case::new("volume.get_capabilities", 0);
     let host = case.routing_key.split('.').nth(1).unwrap().to_owned();
     unanswered(case.client.get_capabilities(&case.context, &format!("{host}#pool"), false).await);

@@ -17,9 +17,9 @@ use scoria_runtime::logging::LogHandle;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 
-use crate::parts;
 use crate::signals::{self, Asked, Signals};
-use crate::status::ServiceStatus;
+use crate::status::{ServiceStatus, status_line};
+use crate::{log, parts};
 
 /// Log levels, as the RPC methods about them see them.
 #[derive(Debug)]
@@ -51,9 +51,10 @@ struct Daemon {
 /// What keeps the service from starting; a running service handles its troubles itself.
 pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().cloned().chain(log::ignored(&config)) {
         tracing::warn!("{warning}");
     }
+    log::options_in_force(&config);
     // The ports first: a second daemon on them must change nothing.
     let admin =
         listen(&config.scoria.admin_listen, config.scoria.admin_listen_port, "[scoria] admin_listen_port").await?;
@@ -75,8 +76,10 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
     if let Some(listener) = front_door {
         daemon.open_front_door(listener)?;
     }
-    signals::tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    // A service that is cut off from its locks is up all the same: it says so, and begins when they are there.
+    signals::tell(&[NotifyState::Ready]);
     tracing::info!("ready");
+    daemon.tell_status();
     daemon.watch().await;
     loop {
         match signals.next().await {
@@ -113,7 +116,7 @@ impl Daemon {
         }
         db.check_schema().await?;
         let locks = parts::coordinator(&config).await?;
-        tracing::info!("{}", locks.describe());
+        tracing::info!("{}", parts::protection(&config, &locks));
         let transport = parts::transport(&config)?;
         let tasks = Tasks::new();
         let mut managers = Vec::new();
@@ -196,6 +199,22 @@ impl Daemon {
         self.serve_http("front door", listener, volume::router(door))
     }
 
+    /// Keeps systemd's status line true: `serving`, or which back end takes no work and why.
+    fn tell_status(&self) {
+        for manager in &self.managers {
+            let (managers, mut access, stop) = (self.managers.clone(), manager.access(), self.tasks.stop_token());
+            self.tasks.spawn("status", async move {
+                loop {
+                    signals::tell(&[NotifyState::Status(&status_line(&managers))]);
+                    tokio::select! {
+                        changed = access.changed() => if changed.is_err() { return },
+                        () = stop.cancelled() => return,
+                    }
+                }
+            });
+        }
+    }
+
     /// Tells systemd's watchdog that the executor still turns.
     async fn watch(&self) {
         let Some(period) = signals::watchdog_period() else { return };
@@ -212,17 +231,24 @@ impl Daemon {
     }
 
     fn reload(&mut self) {
+        signals::tell_reloading();
         match self.config.reload() {
             Ok(reload) => {
+                for change in &reload.changed {
+                    tracing::info!("{change}");
+                }
                 for line in &reload.ignored {
                     tracing::warn!("{line}");
                 }
-                self.log.set_debug(reload.config.log.debug);
+                if let Err(error) = log::reload(&self.log, &self.config, &reload.config) {
+                    tracing::error!("logging was not changed: {error:#}");
+                }
                 self.config = reload.config;
                 tracing::info!("configuration reloaded");
             }
             Err(error) => tracing::error!("configuration was not reloaded: {error}"),
         }
+        signals::tell(&[NotifyState::Ready]);
     }
 
     /// Waits for what is running; a second signal shortens the wait.

@@ -9,9 +9,10 @@ use scoria_conf::{
     Backend, Config, Driver, OverSubscription, SecureMode, Transport as Scheme, TransportHost, TransportUrl,
 };
 use scoria_coordination::{Coordinator, Scope};
-use scoria_db::{Database, QuotaDefaults};
+use scoria_db::{Database, DatabaseLocks, QuotaDefaults};
 use scoria_drivers::{LocalDriver, LocalOptions, NfsDriver, NfsOptions, VolumeDriver};
 use scoria_manager::Options as ManagerOptions;
+use scoria_model::LockTable;
 use scoria_rpc::Transport;
 use scoria_rpc::providers::amqp::{AmqpOptions, AmqpTransport, BrokerHost, Failover, LoginMethod};
 use scoria_rpc::providers::memory::MemoryBroker;
@@ -33,6 +34,10 @@ pub async fn database(config: &Config) -> anyhow::Result<Database> {
 /// # Errors
 /// When it cannot be reached within `[database] max_retries`.
 pub async fn connect(config: &Config) -> anyhow::Result<Database> {
+    Ok(Database::connect(&database_options(config)).await?)
+}
+
+fn database_options(config: &Config) -> scoria_db::Options {
     let section = &config.database;
     let mut url = section.connection.expose_secret().to_owned();
     if !section.connection_parameters.is_empty() {
@@ -40,7 +45,7 @@ pub async fn connect(config: &Config) -> anyhow::Result<Database> {
         url = format!("{url}{joint}{}", section.connection_parameters);
     }
     let count = |number: i64| u32::try_from(number).ok();
-    let options = scoria_db::Options {
+    scoria_db::Options {
         max_pool_size: section.max_pool_size,
         max_overflow: section.max_overflow,
         connection_recycle_time: section.connection_recycle_time,
@@ -52,17 +57,20 @@ pub async fn connect(config: &Config) -> anyhow::Result<Database> {
         mysql_sql_mode: section.mysql_sql_mode.clone(),
         mysql_wsrep_sync_wait: section.mysql_wsrep_sync_wait.and_then(count),
         ..scoria_db::Options::new(url)
-    };
-    Ok(Database::connect(&options).await?)
+    }
 }
 
-/// Opens the lock service.
+/// Opens the lock service. For `database://` it gets the table of locks of the configured database.
 ///
 /// # Errors
-/// For a URL that names none, and for a cluster whose lock service protects one node only.
+/// For a URL that names none, for a database without that table, and for a cluster whose lock service protects one node only.
 pub async fn coordinator(config: &Config) -> anyhow::Result<Coordinator> {
     let section = &config.coordination;
+    let backend_url = section.backend_url.expose_secret();
+    let in_database = backend_url.trim_start().to_ascii_lowercase().starts_with("database:");
+    let lock_table = in_database.then(|| DatabaseLocks::new(&database_options(config))).transpose()?;
     let options = scoria_coordination::Options {
+        lock_table: lock_table.map(|table| Arc::new(table) as Arc<dyn LockTable>),
         heartbeat: section.heartbeat,
         initial_reconnect_backoff: section.initial_reconnect_backoff,
         max_reconnect_backoff: section.max_reconnect_backoff,
@@ -70,15 +78,31 @@ pub async fn coordinator(config: &Config) -> anyhow::Result<Coordinator> {
         exclusive_directory: config.scoria.standalone,
         ..scoria_coordination::Options::default()
     };
-    let coordinator = Coordinator::open(section.backend_url.expose_secret(), &options).await?;
+    let coordinator = Coordinator::open(backend_url, &options).await?;
     if let (Some(cluster), Scope::Node) = (&config.default.cluster, coordinator.scope()) {
+        let scheme = section.backend_url.expose_secret().split(':').next().unwrap_or_default();
         bail!(
-            "[DEFAULT] cluster = {cluster}: the lock service of [coordination] backend_url protects this node only, so two \
-             members of the cluster could work on one volume. Name a lock service that all members share, or a \
+            "[DEFAULT] cluster = {cluster}: the lock service of [coordination] backend_url ({scheme}://) protects this node \
+             only, so two members of the cluster could work on one volume. Name a lock service that all members share, or a \
              file:// directory on a file system that all of them mount, or unset cluster"
         );
     }
     Ok(coordinator)
+}
+
+/// Which lock service protects what, as a line for the log.
+#[must_use]
+pub fn protection(config: &Config, locks: &Coordinator) -> String {
+    let services: Vec<_> = config.backends.iter().map(|backend| format!("{}@{}", backend.host, backend.name)).collect();
+    let services = services.join(", ");
+    let protected = match (&config.default.cluster, locks.scope()) {
+        (Some(cluster), _) => format!("it protects cluster {cluster}, of which {services} is a member"),
+        (None, Scope::Cluster) => format!("it protects {services}"),
+        (None, Scope::Node) => {
+            format!("it protects {services}, as long as no service on another machine serves the same back end")
+        }
+    };
+    format!("{}; {protected}", locks.describe())
 }
 
 /// Opens the message transport. It connects in the background.
@@ -241,6 +265,7 @@ pub fn manager_options(config: &Config, backend: &Backend) -> anyhow::Result<Man
             .unwrap_or_else(|| default.storage_availability_zone.clone()),
         enable_new_services: default.enable_new_services,
         report_interval: default.report_interval,
+        service_down_time: default.service_down_time,
         stats_interval: default.backend_stats_polling_interval,
         reinit_driver_count: default.reinit_driver_count,
         response_timeout: config.messaging.rpc_response_timeout,

@@ -48,6 +48,14 @@ pub(crate) fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
+/// Tells systemd that the configuration is being read again, until it is told [`NotifyState::Ready`] (`Type=notify-reload`).
+pub(crate) fn tell_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!(%error, "systemd was not told"),
+    }
+}
+
 /// Half the watchdog's period, when systemd watches over us.
 pub(crate) fn watchdog_period() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|period| period / 2)

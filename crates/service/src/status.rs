@@ -15,6 +15,13 @@ pub(crate) struct ServiceStatus {
     pub(crate) transport: Arc<dyn Transport>,
 }
 
+/// One line for systemd.
+pub(crate) fn status_line(managers: &[Arc<VolumeManager>]) -> String {
+    let idle = managers.iter().filter_map(|manager| Some((manager.name(), manager.isolated()?)));
+    let idle: Vec<String> = idle.map(|(name, reason)| format!("{name} takes no work: {reason}")).collect();
+    if idle.is_empty() { "serving".to_owned() } else { idle.join("; ") }
+}
+
 impl Status for ServiceStatus {
     fn health(&self) -> Vec<(String, Result<(), String>)> {
         let locks = match self.locks.health() {
@@ -31,6 +38,8 @@ impl Status for ServiceStatus {
             parts.push((format!("database of {}", manager.name()), database));
             let driver = if manager.is_driver_ready() { Ok(()) } else { Err("driver is not initialized".to_owned()) };
             parts.push((format!("driver of {}", manager.name()), driver));
+            let work = manager.isolated().map_or(Ok(()), |reason| Err(format!("no work is taken: {reason}")));
+            parts.push((format!("work of {}", manager.name()), work));
         }
         parts
     }

@@ -154,8 +154,11 @@ impl Drop for Daemon {
     }
 }
 
-/// Where cargo puts binaries: beside the directory of the running test.
-fn binary() -> Result<PathBuf> {
+/// The program itself, for tests that start it in their own way. Cargo puts binaries beside the directory of the running test.
+///
+/// # Errors
+/// It is not built.
+pub fn scoria_volume() -> Result<PathBuf> {
     if let Some(file) = std::env::var_os("SCORIA_VOLUME_BIN") {
         return Ok(file.into());
     }
@@ -170,7 +173,7 @@ fn spawn(site: &Site, name: &str, settings: &[Setting], admin: u16) -> Result<Pr
     let own =
         [("DEFAULT", "host", name), ("scoria", "admin_listen", "127.0.0.1"), ("scoria", "admin_listen_port", &port)];
     let conf = site.conf(&format!("scoria-{name}"), &[&own, settings].concat())?;
-    let mut command = site.command(&binary()?)?;
+    let mut command = site.command(&scoria_volume()?)?;
     command.arg("--config-file").arg(conf).current_dir(site.dir());
     Process::spawn(&format!("scoria-volume {name}"), command, &site.dir().join(format!("scoria-{name}.log")))
 }

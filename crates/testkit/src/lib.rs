@@ -12,8 +12,10 @@
 
 mod cinder;
 mod daemon;
+mod etcd;
 pub mod faults;
 mod mariadb;
+mod memcached;
 mod ports;
 mod postgres;
 mod process;
@@ -23,16 +25,20 @@ mod rabbitmq;
 mod redis;
 mod shared;
 mod site;
+mod zookeeper;
 
 pub use cinder::{CinderPeer, PROJECT, PythonVolume};
-pub use daemon::Daemon;
+pub use daemon::{Daemon, scoria_volume};
+pub use etcd::Etcd;
 pub use mariadb::MariaDb;
+pub use memcached::Memcached;
 pub use ports::free_port;
 pub use postgres::Postgres;
 pub use process::{Process, wait_until};
 pub use programs::program;
 pub use python::{PythonChild, PythonPeer, repository};
 pub use rabbitmq::RabbitMq;
-pub use redis::Redis;
+pub use redis::{Redis, RedisSentinels};
 pub use shared::SharedServers;
 pub use site::{BACKEND, Setting, Site, mount_point};
+pub use zookeeper::{ZooKeeper, ZooKeeperEnsemble};

@@ -122,6 +122,8 @@ impl MariaDb {
 
 fn install(dir: &Path) -> Result<()> {
     let out = Command::new(program("mariadb-install-db", PACKAGE)?)
+        // A server that starts removes what looks like a temporary table, also that of another server.
+        .env("TMPDIR", dir)
         .arg("--no-defaults")
         .arg(format!("--datadir={}", dir.join("data").display()))
         .args(["--skip-test-db", "--auth-root-authentication-method=normal", "--innodb-log-file-size=16M"])
@@ -140,6 +142,7 @@ fn install(dir: &Path) -> Result<()> {
 
 async fn serve(dir: &Path, port: u16) -> Result<Process> {
     let mut command = Command::new(program("mariadbd", PACKAGE)?);
+    command.env("TMPDIR", dir);
     let at = |option: &str, file: &str| format!("--{option}={}", dir.join(file).display());
     command.arg("--no-defaults").args([at("datadir", "data"), at("socket", "socket"), at("pid-file", "pid")]);
     command.args([at("init-file", "init.sql"), format!("--port={port}")]).args(as_root()).args([

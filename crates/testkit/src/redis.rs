@@ -1,32 +1,44 @@
-//! A Redis server.
+//! A Redis server, and servers under sentinels.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::process::START_TIMEOUT;
-use crate::{Process, free_port, program};
+use crate::{Process, free_port, program, wait_until};
 
-/// A Redis server of the caller's own, without a password and without persistence.
+/// A Redis server of the caller's own, without persistence.
 #[derive(Debug)]
 pub struct Redis {
     port: u16,
     process: Process,
     dir: TempDir,
+    settings: Vec<(String, String)>,
 }
 
 impl Redis {
-    /// Starts a server.
+    /// Starts a server without a password.
     ///
     /// # Errors
     /// Redis is not installed (the error names the package) or does not come up (the error has its log).
     pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server with settings as in `redis.conf`. With `requirepass`, [`Redis::execute`] uses that password.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub async fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("scoria-redis-").tempdir()?;
         let port = free_port()?;
-        let process = serve(dir.path(), port).await?;
-        Ok(Self { port, process, dir })
+        let settings: Vec<_> = settings.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        let process = serve(dir.path(), port, &settings).await?;
+        Ok(Self { port, process, dir, settings })
     }
 
     /// Its URL, `redis://127.0.0.1:PORT`.
@@ -41,12 +53,50 @@ impl Redis {
         self.port
     }
 
+    /// The Unix socket on which it listens too.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        socket(self.dir.path())
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
     /// Runs one command with `redis-cli` and returns what it prints.
     ///
     /// # Errors
     /// The server refuses or does not answer.
     pub fn execute(&self, args: &[&str]) -> Result<String> {
-        client(self.port, args)
+        client(self.port, password(&self.settings), args)
+    }
+
+    /// The names of all keys in database 0.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub fn keys(&self) -> Result<Vec<String>> {
+        let mut keys: Vec<_> = self.execute(&["KEYS", "*"])?.lines().map(str::to_owned).collect();
+        keys.retain(|key| !key.is_empty());
+        keys.sort();
+        Ok(keys)
+    }
+
+    /// Stops its process for now (SIGSTOP): it keeps its connections and answers nobody.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn pause(&mut self) -> Result<()> {
+        self.process.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a paused server go on.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resume(&mut self) -> Result<()> {
+        self.process.signal(Signal::SIGCONT)
     }
 
     /// Kills the server; its data is gone.
@@ -60,23 +110,175 @@ impl Redis {
     /// It does not come up.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill();
-        self.process = serve(self.dir.path(), self.port).await?;
+        self.process = serve(self.dir.path(), self.port, &self.settings).await?;
         Ok(())
     }
 }
 
-async fn serve(dir: &Path, port: u16) -> Result<Process> {
+/// One master, its replicas, and three sentinels that watch them.
+#[derive(Debug)]
+pub struct RedisSentinels {
+    /// All servers; the first was the master at the start.
+    pub servers: Vec<Redis>,
+    sentinels: Vec<(u16, Process)>,
+    _dirs: Vec<TempDir>,
+}
+
+impl RedisSentinels {
+    /// What the sentinels call the master.
+    pub const MASTER: &str = "locks";
+
+    /// Starts a master, replicas and three sentinels that declare a server dead after `down_after`. With a password, the sentinels
+    /// want it too.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub async fn start(replicas: usize, down_after: Duration, password: Option<&str>) -> Result<Self> {
+        let secret = |mut settings: Vec<(&'static str, String)>| {
+            if let Some(password) = password {
+                settings.extend([("requirepass", password.to_owned()), ("masterauth", password.to_owned())]);
+            }
+            settings
+        };
+        let mut servers = Vec::new();
+        for _ in 0..=replicas {
+            let mut settings = secret(vec![("repl-diskless-sync-delay", "0".to_owned())]);
+            if let Some(master) = servers.first().map(Redis::port) {
+                settings.push(("replicaof", format!("127.0.0.1 {master}")));
+            }
+            let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+            servers.push(Redis::start_with(&settings).await?);
+        }
+        let mut cluster = Self { servers, sentinels: Vec::new(), _dirs: Vec::new() };
+        for _ in 0..3 {
+            let dir = tempfile::Builder::new().prefix("scoria-sentinel-").tempdir()?;
+            let port = free_port()?;
+            let name = Self::MASTER;
+            let mut conf = format!(
+                "bind 127.0.0.1\nport {port}\ndir {}\nsentinel monitor {name} 127.0.0.1 {} 2\n\
+                 sentinel down-after-milliseconds {name} {}\nsentinel failover-timeout {name} 4000\n",
+                dir.path().display(),
+                cluster.servers[0].port(),
+                down_after.as_millis(),
+            );
+            if let Some(password) = password {
+                conf.push_str(&format!(
+                    "sentinel auth-pass {name} {password}\nrequirepass {password}\nsentinel sentinel-pass {password}\n"
+                ));
+            }
+            let file = dir.path().join("sentinel.conf");
+            std::fs::write(&file, conf)?;
+            let mut command = Command::new(program("redis-server", "redis-server")?);
+            command.arg(&file).arg("--sentinel");
+            let mut process = Process::spawn("redis-sentinel", command, &dir.path().join("log"))?;
+            let answers = async || client(port, password, &["PING"]).is_ok();
+            process.ready("answer", START_TIMEOUT, answers).await?;
+            cluster.sentinels.push((port, process));
+            cluster._dirs.push(dir);
+        }
+        let replicas = replicas.to_string();
+        for (port, _) in &cluster.sentinels {
+            let says = |field: &str| {
+                let told = client(*port, password, &["SENTINEL", "MASTER", Self::MASTER]).unwrap_or_default();
+                let mut lines = told.lines();
+                lines.find(|line| *line == field).and_then(|_| lines.next().map(str::to_owned))
+            };
+            let complete = async || {
+                says("num-other-sentinels").as_deref() == Some("2") && says("num-slaves") == Some(replicas.clone())
+            };
+            wait_until("the sentinels know each other and every replica", START_TIMEOUT, complete).await?;
+        }
+        let replicated = async || {
+            let info = cluster.servers[0].execute(&["INFO", "replication"]).unwrap_or_default();
+            info.matches("state=online").count() == cluster.servers.len() - 1
+        };
+        wait_until("the replicas are online", START_TIMEOUT, replicated).await?;
+        Ok(cluster)
+    }
+
+    /// The ports of the sentinels.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        self.sentinels.iter().map(|(port, _)| *port).collect()
+    }
+
+    /// The URL as tooz takes it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let ports = self.ports();
+        let fallbacks: String = ports[1..].iter().map(|port| format!("&sentinel_fallback=127.0.0.1:{port}")).collect();
+        let password = password(&self.servers[0].settings);
+        let (user, sentinel) = match password {
+            Some(password) => (format!(":{password}@"), format!("&sentinel_password={password}")),
+            None => Default::default(),
+        };
+        format!("redis://{user}127.0.0.1:{}?sentinel={}{fallbacks}{sentinel}", ports[0], Self::MASTER)
+    }
+
+    /// The server that the first sentinel which answers takes for the master: its place in [`RedisSentinels::servers`].
+    ///
+    /// # Errors
+    /// No sentinel answers.
+    pub fn master(&self) -> Result<usize> {
+        let secret = password(&self.servers[0].settings);
+        let ask = ["SENTINEL", "get-master-addr-by-name", Self::MASTER];
+        let told = self.sentinels.iter().find_map(|(port, _)| client(*port, secret, &ask).ok());
+        let told = told.context("no sentinel answers")?;
+        let port = told.lines().nth(1).context("the sentinels know no master")?.trim().to_owned();
+        let found = self.servers.iter().position(|server| server.port().to_string() == port);
+        found.with_context(|| format!("the master on port {port} is none of ours"))
+    }
+
+    /// Has the sentinels make a replica the master while the old one lives.
+    ///
+    /// # Errors
+    /// The last sentinel does not agree.
+    pub fn fail_over(&self) -> Result<()> {
+        let (port, _) = self.sentinels.last().context("no sentinels")?;
+        client(*port, password(&self.servers[0].settings), &["SENTINEL", "FAILOVER", Self::MASTER]).map(drop)
+    }
+
+    /// Kills a sentinel.
+    pub fn kill_sentinel(&mut self, which: usize) {
+        self.sentinels[which].1.kill();
+    }
+}
+
+fn socket(dir: &Path) -> PathBuf {
+    dir.join("redis.sock")
+}
+
+fn password(settings: &[(String, String)]) -> Option<&str> {
+    settings.iter().find(|(key, _)| key == "requirepass").map(|(_, password)| password.as_str())
+}
+
+async fn serve(dir: &Path, port: u16, settings: &[(String, String)]) -> Result<Process> {
     let mut command = Command::new(program("redis-server", "redis-server")?);
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--dir"]).arg(dir);
+    command.arg("--unixsocket").arg(socket(dir));
+    for (key, value) in settings {
+        command.arg(format!("--{key}")).args(value.split(' '));
+    }
     let mut process = Process::spawn("redis-server", command, &dir.join("log"))?;
-    process.ready("answer", START_TIMEOUT, async || client(port, &["PING"]).is_ok()).await?;
+    let secret = password(settings);
+    process.ready("answer", START_TIMEOUT, async || client(port, secret, &["PING"]).is_ok()).await?;
     Ok(process)
 }
 
-fn client(port: u16, args: &[&str]) -> Result<String> {
-    let out = Command::new(program("redis-cli", "redis-tools")?).args(["-p", &port.to_string()]).args(args).output()?;
+fn client(port: u16, password: Option<&str>, args: &[&str]) -> Result<String> {
+    let mut command = Command::new(program("redis-cli", "redis-tools")?);
+    // Fails instead of printing an error as if it were an answer.
+    command.args(["-e", "-p", &port.to_string()]);
+    if let Some(password) = password {
+        command.args(["--no-auth-warning", "-a", password]);
+    }
+    let out = command.args(args).output()?;
     if !out.status.success() {
-        bail!("redis on port {port}: {}", String::from_utf8_lossy(&out.stderr).trim());
+        bail!(
+            "redis on port {port}: {}{}",
+            String::from_utf8_lossy(&out.stdout).trim(),
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }

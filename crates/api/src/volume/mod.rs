@@ -76,6 +76,7 @@ pub fn router(door: FrontDoor) -> Router {
         .fallback(async || ApiError::no_such_resource())
         .method_not_allowed_fallback(async || ApiError::no_such_resource())
         .layer(DefaultBodyLimit::max(body::MAX_BYTES))
+        .layer(middleware::from_fn_with_state(door.clone(), request::shake_hands))
         .layer(middleware::from_fn(request::arrive))
         .with_state(door)
 }
@@ -117,7 +118,10 @@ fn resources() -> Router<Arc<FrontDoor>> {
         .route("/os-services", get(services::list))
         .route("/os-services/{action}", put(services::change))
         .route("/os-availability-zone", get(services::availability_zones))
-        .route("/os-quota-sets/{project}", get(limits::quota_set))
+        .route(
+            "/os-quota-sets/{project}",
+            get(limits::quota_set).put(limits::change_quota_set).delete(limits::reset_quota_set),
+        )
         .route("/os-quota-sets/{project}/defaults", get(limits::quota_defaults))
         .route("/limits", get(limits::limits))
         .route("/extensions", get(services::extensions))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{FromRequestParts, RawPathParams, Request};
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -95,11 +95,7 @@ fn identify(headers: &HeaderMap, door: &FrontDoor, in_path: Option<&str>) -> Res
             Err(ApiError::bad_request("Malformed request url"))
         }
         Some((user, project)) => Ok((user.to_owned(), project.to_owned())),
-        None => {
-            let user = text(headers, "x-auth-user").unwrap_or(NOBODY);
-            let project = in_path.or_else(|| text(headers, "x-auth-project-id")).unwrap_or(NOBODY);
-            Ok((user.to_owned(), project.to_owned()))
-        }
+        None => Ok((NOBODY.to_owned(), in_path.unwrap_or(NOBODY).to_owned())),
     }
 }
 
@@ -123,6 +119,28 @@ fn global_request_id(headers: &HeaderMap) -> Option<String> {
 /// `http://host:port` as the caller wrote it.
 pub(crate) fn base_url(headers: &HeaderMap) -> String {
     format!("http://{}", text(headers, header::HOST.as_str()).unwrap_or("localhost"))
+}
+
+/// The noauth middleware's answer to a client that says who it is and has no token yet: a token to come back with
+/// (`cinder/api/middleware/auth.py: NoAuthMiddlewareBase.base_call`). Cinder answers everybody like that who has no token; here,
+/// somebody who says nothing at all is let in, so that a plain `curl` sees something.
+pub(crate) async fn shake_hands(State(door): State<Arc<FrontDoor>>, request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let says_who = ["x-auth-user", "x-auth-project-id", "x-auth-key"].iter().any(|name| headers.contains_key(*name));
+    let path = request.uri().path();
+    if door.token.is_some() || headers.contains_key("x-auth-token") || !says_who || !path.starts_with("/v3") {
+        return next.run(request).await;
+    }
+    let said = |name: &str| text(headers, name).unwrap_or(NOBODY);
+    let token = format!("{}:{}", said("x-auth-user"), said("x-auth-project-id"));
+    let address = format!("{}{}", base_url(headers), path.trim_end_matches('/'));
+    [("x-auth-token", token), ("x-server-management-url", address), ("content-type", "text/plain".to_owned())]
+        .into_iter()
+        .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?)))
+        .fold(StatusCode::NO_CONTENT.into_response(), |mut response, (name, value)| {
+            response.headers_mut().insert(name, value);
+            response
+        })
 }
 
 /// Around every request of the API: gives it an id, settles the microversion, and puts both into the answer.

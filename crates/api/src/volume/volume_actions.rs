@@ -17,6 +17,7 @@ use super::lookup::IdPath;
 use super::quota::Kind;
 use super::request::Caller;
 use super::snapshots::unknown_action;
+use super::volume_connections::Attach;
 use super::volume_delete::Extent;
 
 /// Every action: its name is the body's only key.
@@ -77,6 +78,19 @@ pub(crate) async fn act(
             let connector = fields.optional_object("connector")?;
             let volume = door.volume(id).await?;
             door.terminate_connection(&caller, &volume, connector).await?;
+        }
+        "os-attach" => {
+            let attach = Attach::read(Fields::of_action(action, arguments)?)?;
+            let volume = door.volume(id).await?;
+            door.attach(&caller, &volume, attach).await?;
+        }
+        "os-detach" => {
+            let attachment = match arguments {
+                Value::Null => None,
+                given => Fields::of_action(action, given)?.only(&["attachment_id"])?.uuid("attachment_id")?,
+            };
+            let volume = door.volume(id).await?;
+            door.end_attachment(&caller, &volume, attachment.as_deref()).await?;
         }
         "os-reserve" | "os-unreserve" | "os-begin_detaching" | "os-roll_detaching" => {
             let volume = door.volume(id).await?;

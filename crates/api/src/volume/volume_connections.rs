@@ -1,15 +1,79 @@
-//! The older way to connect: reserve, initialize the connection, and back (`cinder/volume/api.py`). Its `os-attach` and
-//! `os-detach` are not here: attachments are made and ended at `/attachments`.
+//! The older way to connect: reserve, initialize the connection, attach, and back (`cinder/volume/api.py`).
 
 use scoria_db::{Expect, VolumeChange};
-use scoria_model::{AttachStatus, Fault, FaultClass, Volume, VolumeStatus};
+use scoria_model::{AttachStatus, Fault, FaultClass, Metadata, Volume, VolumeStatus};
 use serde_json::{Map, Value};
 
 use super::FrontDoor;
+use super::body::{Fields, invalid};
 use super::errors::{ApiError, ApiResult};
 use super::request::Caller;
 
+/// Admin metadata that says whether a volume may be written to.
+const READONLY: &str = "readonly";
+
+/// What `os-attach` asks for.
+#[derive(Debug)]
+pub(crate) struct Attach<'a> {
+    instance: Option<String>,
+    host: Option<&'a str>,
+    mountpoint: &'a str,
+    mode: &'a str,
+}
+
+impl<'a> Attach<'a> {
+    /// `cinder/api/schemas/volume_actions.py: attach`.
+    pub(crate) fn read(fields: Fields<'a>) -> ApiResult<Self> {
+        let fields = fields.only(&["instance_uuid", "host_name", "mountpoint", "mode"])?;
+        let mountpoint = fields.require("mountpoint")?;
+        if !fields.contains("instance_uuid") && !fields.contains("host_name") {
+            return Err(fields.complain("{} is not valid under any of the given schemas"));
+        }
+        Ok(Self {
+            instance: fields.uuid("instance_uuid")?,
+            host: fields.text("host_name")?,
+            mountpoint: match fields.text("mountpoint")? {
+                Some(path) if !path.is_empty() => path,
+                _ => return Err(invalid("mountpoint", mountpoint, "'' is too short")),
+            },
+            mode: fields.word("mode", &["rw", "ro"])?.unwrap_or("rw"),
+        })
+    }
+}
+
 impl FrontDoor {
+    /// `API.attach`: asks the volume service to note who has the volume.
+    pub(crate) async fn attach(&self, caller: &Caller, volume: &Volume, attach: Attach<'_>) -> ApiResult<()> {
+        not_in_maintenance(volume, "The volume cannot be attached in maintenance mode.")?;
+        if !volume.admin_metadata.contains_key(READONLY) {
+            let readonly = Metadata::from([(READONLY.to_owned(), "False".to_owned())]);
+            self.database.volume_admin_metadata_update(&volume.id, &readonly, false).await?;
+        }
+        if volume.admin_metadata.get(READONLY).is_some_and(|readonly| readonly == "True") && attach.mode != "ro" {
+            return Err(Fault::new(
+                FaultClass::InvalidVolumeAttachMode,
+                format!("Invalid attaching mode '{}' for volume {}.", attach.mode, volume.id),
+            )
+            .into());
+        }
+        let Attach { instance, host, mountpoint, mode } = attach;
+        let attached =
+            self.rpc.attach_volume(&caller.context, volume, instance.as_deref(), host, mountpoint, mode).await?;
+        tracing::debug!(volume = %volume.id, attachment = %attached["versioned_object.data"]["id"], "attached");
+        Ok(())
+    }
+
+    /// `API.detach`: the end of an attachment.
+    pub(crate) async fn end_attachment(
+        &self,
+        caller: &Caller,
+        volume: &Volume,
+        attachment: Option<&str>,
+    ) -> ApiResult<()> {
+        not_in_maintenance(volume, "The volume cannot be detached in maintenance mode.")?;
+        Ok(self.rpc.detach_volume(&caller.context, volume, attachment).await?)
+    }
+
     /// The actions that change how a volume is attached and answer nothing.
     pub(crate) async fn attach_action(&self, volume: &Volume, action: &str) -> ApiResult<()> {
         match action {

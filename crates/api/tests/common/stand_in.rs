@@ -80,6 +80,19 @@ impl Script {
                 return Ok(json!({"driver_volume_type": "nfs", "data": {"export": "127.0.0.1:/share"}}));
             }
             "attachment_update" => return self.attach(request).await,
+            "attach_volume" => {
+                if request.args["mountpoint"] == "/taken" {
+                    return Err(Fault::invalid_volume("volume is already attached"));
+                }
+                let attached = AttachStatus::Attached;
+                let change =
+                    VolumeChange { status: Some(VolumeStatus::InUse), attach_status: Some(attached), ..available() };
+                self.change(&volume("volume").id, change).await;
+            }
+            "detach_volume" => {
+                let detached = AttachStatus::Detached;
+                self.change(&volume("volume").id, VolumeChange { attach_status: Some(detached), ..available() }).await;
+            }
             "terminate_connection" | "attachment_delete" => {}
             other => panic!("{other} is not in this script"),
         }

@@ -33,6 +33,26 @@ async fn every_answer_carries_its_version_and_its_request() {
 }
 
 #[tokio::test]
+async fn who_says_who_it_is_without_a_token_gets_one() {
+    let cloud = Cloud::deserted().await;
+    let ask = async |headers: &[(&str, &str)]| {
+        let request = Client::new().get(format!("{}/v3/", cloud.url));
+        Answer::of(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+    };
+    let greeted = ask(&[("X-Auth-User", "tester"), ("X-Auth-Project-Id", "project"), ("X-Auth-Key", "x")]).await;
+    assert_eq!((greeted.status.as_u16(), &greeted.headers["x-auth-token"]), (204, &"tester:project".parse().unwrap()));
+    assert_eq!(greeted.headers["x-server-management-url"], format!("{}/v3", cloud.url).as_str());
+    assert_eq!(ask(&[("X-Auth-User", "tester")]).await.headers["x-auth-token"], "tester:admin");
+    // One who has a token, or says nothing, is served.
+    assert_eq!(ask(&[("X-Auth-User", "tester"), ("X-Auth-Token", "tester:project")]).await.status, 200);
+    assert_eq!(ask(&[]).await.status, 200);
+
+    let strict = Cloud::with(|door| door.token = Some("s3cret".to_owned().into())).await;
+    let request = Client::new().get(format!("{}/v3/volumes", strict.url)).header("X-Auth-User", "tester");
+    assert_eq!(Answer::of(request).await.status, 401, "a fixed token is given to nobody");
+}
+
+#[tokio::test]
 async fn projects_come_from_token_or_address_and_must_agree() {
     let cloud = Cloud::start().await;
     let id = cloud.volume(1).await;

@@ -98,7 +98,49 @@ def attach(cinder):
     until(lambda: cinder.volumes.get(volume.id), "gone")
 
 
+def attach_as_before(cinder):
+    volume = cinder.volumes.create(size=1)
+    until(lambda: cinder.volumes.get(volume.id), "available")
+    cinder.volumes.reserve(volume)
+    refused(400, cinder.volumes.attach, volume, None, "/taken", host_name="compute1")
+    refused(400, cinder.volumes.attach, volume, None, "/dev/vdb", mode="wo", host_name="compute1")
+    cinder.volumes.attach(volume, "72ab4d3b-9a1c-4a5e-9f4e-3b1f0f8c1f11", "/dev/vdb")
+    assert cinder.volumes.get(volume.id).status == "in-use"
+    cinder.volumes.begin_detaching(volume)
+    cinder.volumes.detach(volume)
+    assert cinder.volumes.get(volume.id).status == "available"
+    cinder.volumes.update_readonly_flag(volume, True)
+    message = refused(400, cinder.volumes.attach, volume, None, "/dev/vdb", host_name="compute1")
+    assert "Invalid attaching mode 'rw'" in message, message
+    cinder.volumes.attach(volume, None, "/dev/vdb", mode="ro", host_name="compute1")
+    cinder.volumes.detach(volume)
+    cinder.volumes.delete(volume)
+    until(lambda: cinder.volumes.get(volume.id), "gone")
+
+
+def quotas(cinder):
+    changed = cinder.quotas.update("elsewhere", volumes=3, gigabytes=-1, volumes___DEFAULT__=2)
+    assert (changed.volumes, changed.gigabytes) == (3, -1), changed
+    shown = cinder.quotas.get("elsewhere", usage=True)
+    assert (shown.volumes["limit"], shown.volumes___DEFAULT__["limit"]) == (3, 2), shown
+    assert cinder.quotas.get("library").volumes == 10
+    volume = cinder.volumes.create(size=2)
+    message = refused(400, cinder.quotas.update, "library", gigabytes=1)
+    assert "Current usage is 2 and the requested limit is 1" in message, message
+    for wrong in ({"volumes": -2}, {"volumes": "many"}, {"volumes": 2**31}, {"nonsense": 1}, {"volumes_none": 1}):
+        refused(400, cinder.quotas.update, "library", **wrong)
+    cinder.quotas.update("library", volumes=1)
+    refused(413, cinder.volumes.create, size=1)
+    cinder.quotas.delete("library")
+    assert cinder.quotas.get("library").volumes == 10
+    until(lambda: cinder.volumes.get(volume.id), "available")
+    cinder.volumes.delete(volume)
+    until(lambda: cinder.volumes.get(volume.id), "gone")
+
+
 for version in ("3.0", "3.44", "3.71"):
     work(connect(version))
+    attach_as_before(connect(version))
+quotas(connect("3.71"))
 attach(connect("3.71"))
 print(json.dumps("done"))

@@ -13,30 +13,35 @@ use crate::target::Target;
 pub(crate) enum Command {
     /// Make or update the tables of a database without a Cinder. May be run again at any time; a database that
     /// cinder-manage made is left alone.
-    Sync,
+    Sync {
+        /// Only make the table in which [coordination] backend_url = database:// keeps its locks. This one works in a database
+        /// that cinder-manage made, too: it adds the table scoria_locks and touches nothing else.
+        #[arg(long)]
+        locks: bool,
+    },
     /// Who made the tables, and their version.
     Version,
 }
 
 pub(crate) async fn run(command: Command, target: &Target) -> Result {
     let config = target.config()?;
-    if config.scoria.standalone && matches!(command, Command::Sync) {
+    if config.scoria.standalone && matches!(command, Command::Sync { .. }) {
         let state = &config.default.state_path;
         std::fs::create_dir_all(state)
             .map_err(|error| Failure::failed(format!("state_path {}: {error}", state.display())))?;
     }
     let database = target.connect(config).await?;
     let done = match command {
-        Command::Sync => sync(&database, target.format()).await,
+        Command::Sync { locks } => sync(&database, locks, target.format()).await,
         Command::Version => version(&database, target.format()).await,
     };
     database.close().await;
     done
 }
 
-async fn sync(database: &Database, format: Format) -> Result {
+async fn sync(database: &Database, locks: bool, format: Format) -> Result {
     let progress = Progress::start("making the tables");
-    let origin = database.sync().await?;
+    let origin = if locks { database.sync_locks().await? } else { database.sync().await? };
     drop(progress);
     show(Some(&origin), None, format)?;
     Ok(Exit::Done)

@@ -1,37 +1,63 @@
-//! `scoria locks`: who holds what, and commands under a lock.
+//! `scoria locks`: who holds what, waiting for a lock, taking one away, and commands under locks.
 
 use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Subcommand;
-use scoria_coordination::Holder;
-use scoria_service::parts;
-use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::guard;
-use super::locks_run::{self, Under};
+use super::locks_at::{Line, Locks, check_name};
+use super::locks_run::{self, Signals, Under, ended_by};
+use super::{guard, locks_break};
 use crate::exit::{Exit, Result};
-use crate::output::Progress;
+use crate::output::{Format, Progress, print};
 use crate::target::Target;
 use crate::wait::seconds;
 
 /// What about locks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Who holds and who waits. With a configuration its lock service is asked, without one the service at the admin port.
+    /// Who holds and who waits. With a configuration its lock service is asked, without one the service at the admin port; so
+    /// for `show`, `wait` and `break`.
     List,
-    /// Run a command under a lock of the configuration's lock service.
-    ///
-    /// The command has SCORIA_LOCK_NAME in its environment, and SCORIA_FENCING_TOKEN where the lock service has fencing
-    /// tokens. Its exit code is passed on. The moment the lock is lost, the command is killed with its process group, and the
-    /// exit code is 75. Signals to scoria go to the command; if scoria itself is killed, so is the command.
-    Run {
+    /// Who holds one lock, since when and for which request, and who waits for it.
+    Show {
         /// Name of the lock, without the prefix cinder-.
         name: String,
+    },
+    /// Wait until a lock is free.
+    Wait {
+        /// Name of the lock, without the prefix cinder-.
+        name: String,
+        /// Wait for at most so many seconds (exit code 73). Without it: as long as it takes.
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        timeout: Option<Duration>,
+    },
+    /// Take a lock away from whoever holds it, where the lock service can do that.
+    ///
+    /// For a holder that is gone but still named, or that has to be overruled. Scoria's services stop the work under a lock
+    /// that was taken from them; Python services do not notice. It is logged where the configuration's services log.
+    Break {
+        /// Name of the lock, without the prefix cinder-.
+        name: String,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Run a command under one or more locks of the configuration's lock service.
+    ///
+    /// Several locks are taken in sorted order, as services do. The command has their names in SCORIA_LOCK_NAME, with blanks
+    /// between them, and the highest fencing token in SCORIA_FENCING_TOKEN where the lock service has such tokens. Its exit
+    /// code is passed on. The moment a lock is lost, the command is killed with its process group, and the exit code is 75.
+    /// Signals to scoria go to the command; if scoria itself is killed, so is the command.
+    Run {
+        /// Names of the locks, without the prefix cinder-.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
         /// Beside other shared holders, where the lock service can do that.
         #[arg(long)]
         shared: bool,
-        /// Wait for the lock for at most so many seconds (exit code 73), 0: try once. Without it: as long as it takes.
+        /// Wait for the locks for at most so many seconds (exit code 73), 0: try once. Without it: as long as it takes.
         #[arg(long, value_name = "SECONDS", value_parser = seconds)]
         wait: Option<Duration>,
         /// The command, after a --.
@@ -43,63 +69,66 @@ pub(crate) enum Command {
     Guard,
 }
 
-/// A holder or waiter, as the admin port shows it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Line {
-    name: String,
-    mode: String,
-    held: bool,
-    instance: String,
-    host: Option<String>,
-    operation: String,
-    request_id: Option<String>,
-    resource: Option<String>,
-    seconds: Option<f64>,
-    token: Option<u64>,
-}
-
 const COLUMNS: [&str; 9] =
     ["name", "mode", "held", "operation", "resource", "request_id", "host", "instance", "seconds"];
 
 pub(crate) async fn run(command: Command, target: &Target) -> Result {
     match command {
-        Command::List => {
-            let lines: Vec<Line> = match target.asks_admin() {
-                true => target.admin()?.get("/v1/locks", "locks").await?,
-                false => holders(target).await?,
-            };
-            target.format().list(&lines, &COLUMNS)?;
-            Ok(Exit::Done)
-        }
-        Command::Run { name, shared, wait, command } => {
+        Command::List => list(target).await,
+        Command::Show { name } => show(&name, target).await,
+        Command::Wait { name, timeout } => wait(&name, timeout, target).await,
+        Command::Break { name, yes } => locks_break::run(&name, yes, target).await,
+        Command::Run { names, shared, wait, command } => {
             let config = target.config()?;
-            locks_run::run(&config, Under { name, shared, wait }, command).await
+            locks_run::run(&config, Under { names, shared, wait }, command).await
         }
         Command::Guard => guard::run(),
     }
 }
 
-async fn holders(target: &Target) -> Result<Vec<Line>> {
-    let _progress = Progress::start("asking the lock service");
-    let locks = parts::coordinator(&target.config()?).await?;
-    let holders = locks.holders().await;
+async fn list(target: &Target) -> Result {
+    let progress = Progress::start("asking for locks");
+    let locks = Locks::open(target).await?;
+    let lines = locks.list().await;
     locks.close().await;
-    Ok(holders?.into_iter().map(Line::from).collect())
+    drop(progress);
+    target.format().list(&lines?, &COLUMNS)?;
+    Ok(Exit::Done)
 }
 
-impl From<Holder> for Line {
-    fn from(holder: Holder) -> Self {
-        Self {
-            name: holder.name,
-            mode: holder.mode.as_str().to_owned(),
-            held: holder.held,
-            instance: holder.instance,
-            host: holder.host,
-            operation: holder.owner.operation,
-            request_id: holder.owner.request_id,
-            resource: holder.owner.resource,
-            seconds: holder.since.map(|since| since.as_secs_f64()),
-            token: holder.token,
+async fn show(name: &str, target: &Target) -> Result {
+    check_name(name)?;
+    let progress = Progress::start("asking for locks");
+    let locks = Locks::open(target).await?;
+    let lock = locks.of(name).await;
+    locks.close().await;
+    drop(progress);
+    let lock = lock?;
+    let shown = |lines: &[Line]| lines.iter().map(Line::with_since).collect::<Result<Vec<_>>>();
+    let (holders, waiters) = (shown(&lock.holders)?, shown(&lock.waiters)?);
+    match target.format() {
+        Format::Json => Format::Json.one(&json!({"name": name, "holders": holders, "waiters": waiters}))?,
+        Format::Table => {
+            for (index, line) in holders.iter().chain(&waiters).enumerate() {
+                if index > 0 {
+                    print("\n")?;
+                }
+                Format::Table.one(line)?;
+            }
         }
     }
+    Ok(Exit::Done)
+}
+
+async fn wait(name: &str, timeout: Option<Duration>, target: &Target) -> Result {
+    check_name(name)?;
+    let mut signals = Signals::new()?;
+    let _progress = Progress::start(format!("waiting for lock '{name}'"));
+    let locks = Locks::open(target).await?;
+    let ended = tokio::select! {
+        free = locks.until_free(name, timeout) => free.map(|()| Exit::Done),
+        signal = signals.next() => Ok(ended_by(signal as i32)),
+    };
+    locks.close().await;
+    ended
 }

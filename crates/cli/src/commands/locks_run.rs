@@ -1,4 +1,4 @@
-//! A command under a lock: it ends before the lock can be somebody else's, or at once when the lock is lost.
+//! A command under locks: it ends before a lock can be somebody else's, or at once when a lock is lost.
 
 use std::ffi::OsString;
 use std::future::poll_fn;
@@ -11,14 +11,13 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use scoria_conf::Config;
-use scoria_coordination::{Coordinator, LockRequest, LockSet, Owner, PREFIX, WaitPolicy};
+use scoria_coordination::{Coordinator, LockRequest, LockSet, Owner, WaitPolicy};
 use scoria_runtime::Deadline;
-use scoria_service::parts;
-use secrecy::ExposeSecret;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{self, SignalKind};
 
 use super::guard::Guard;
+use super::locks_at::{self, check_name, in_one_process, in_time};
 use super::terminal::Terminal;
 use crate::exit::{Exit, Failure, Result};
 use crate::output::Progress;
@@ -26,54 +25,60 @@ use crate::output::Progress;
 /// How long killed processes may take to go: one that is stuck in the kernel goes when the kernel lets it.
 const LAST_BREATH: Duration = Duration::from_secs(2);
 
-/// The lock to run under.
+/// How often the clock is asked whether a lock is lost: nobody else tells a process that was stopped.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The locks to run under.
 pub(super) struct Under {
     /// Without prefix.
-    pub(super) name: String,
+    pub(super) names: Vec<String>,
     pub(super) shared: bool,
     /// `None`: for ever.
     pub(super) wait: Option<Duration>,
 }
 
 pub(super) async fn run(config: &Config, under: Under, command: Vec<OsString>) -> Result {
-    if under.name.starts_with(PREFIX) {
-        return Err(Failure::usage(format!(
-            "give the name of the lock without '{PREFIX}': it is put before every name"
-        )));
-    }
-    if config.coordination.backend_url.expose_secret().starts_with("memory:") {
+    under.names.iter().try_for_each(|name| check_name(name))?;
+    if in_one_process(config) {
         return Err(Failure::failed(
             "[coordination] backend_url = memory:// keeps locks within one process, a command would run under none: \
              configure a lock service that processes share, such as file:///var/lib/cinder",
         ));
     }
     let mut signals = Signals::new()?;
-    let locks = parts::coordinator(config).await?;
+    let locks = locks_at::service(config).await?;
     let done = with_lock(&locks, &under, command, &mut signals).await;
     locks.close().await;
     done
 }
 
 async fn with_lock(locks: &Coordinator, under: &Under, command: Vec<OsString>, signals: &mut Signals) -> Result {
-    let name = under.name.as_str();
     let wait = match under.wait {
         Some(limit) if limit.is_zero() => WaitPolicy::No,
         Some(limit) => WaitPolicy::Until(Deadline::after(limit)),
         None => WaitPolicy::Until(Deadline::NEVER),
     };
     let operation = command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-    let request = LockRequest::new(Owner { operation, ..Owner::default() }).wait(wait);
-    let request = if under.shared { request.shared(name) } else { request.exclusive(name) };
+    let request = under.names.iter().fold(
+        LockRequest::new(Owner { operation, ..Owner::default() }).wait(wait),
+        |request, name| {
+            if under.shared { request.shared(name) } else { request.exclusive(name) }
+        },
+    );
     let mut guard = Guard::start()
         .map_err(|error| Failure::failed(format!("the command is not run, as nothing would guard it: {error}")))?;
-    let progress = Progress::start(format!("waiting for lock '{name}'"));
+    let progress = Progress::start(format!("waiting for {}", quoted(under.names.iter().map(String::as_str))));
     let set = tokio::select! {
-        set = locks.acquire(request) => set.map_err(in_time)?,
+        set = locks.acquire(request) => set.map_err(|error| in_time(error, "--wait"))?,
         signal = signals.next() => return Ok(ended_by(signal as i32)),
     };
     drop(progress);
+    let locked = quoted(set.names());
     if let Some(token) = set.token() {
-        eprintln!("scoria: lock '{name}' is held, fencing token {token}");
+        eprintln!("scoria: held: {locked}, fencing token {token}");
+    }
+    if set.is_lost() {
+        return Err(Failure::new(Exit::LockLost, format!("{locked}: lost before the command was started")));
     }
 
     let ended = match start(&set, &mut guard, command) {
@@ -88,7 +93,7 @@ async fn with_lock(locks: &Coordinator, under: &Under, command: Vec<OsString>, s
     let released = set.release().await;
     match (ended, released) {
         (Ended::Lost, released) => {
-            let why = released.err().map_or_else(|| format!("lock '{name}' was lost"), |error| error.to_string());
+            let why = released.err().map_or_else(|| format!("{locked}: lost"), |error| error.to_string());
             Err(Failure::new(Exit::LockLost, format!("{why}; the command was killed with its process group")))
         }
         (Ended::By(_), Err(error @ scoria_coordination::Error::Lost { .. })) => {
@@ -107,17 +112,14 @@ async fn with_lock(locks: &Coordinator, under: &Under, command: Vec<OsString>, s
     }
 }
 
-fn in_time(error: scoria_coordination::Error) -> Failure {
-    match error {
-        scoria_coordination::Error::Busy { .. } => {
-            Failure::new(Exit::LockBusy, format!("{error}: try again later, or wait longer with --wait SECONDS"))
-        }
-        other => other.into(),
-    }
+/// `lock 'a'`, or `locks 'a', 'b'`.
+fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.map(|name| format!("'{name}'")).collect();
+    format!("lock{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
 }
 
 /// As shells report it.
-fn ended_by(signal: i32) -> Exit {
+pub(super) fn ended_by(signal: i32) -> Exit {
     Exit::Of(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
 
@@ -142,8 +144,8 @@ fn start(set: &LockSet, guard: &mut Guard, command: Vec<OsString>) -> std::resul
     let program = words.next().unwrap_or_default();
     let shown = program.to_string_lossy().into_owned();
     let mut command = Command::new(program);
-    let name: String = set.names().collect();
-    command.args(words).env("SCORIA_LOCK_NAME", name).env_remove("SCORIA_FENCING_TOKEN");
+    let names: Vec<_> = set.names().collect();
+    command.args(words).env("SCORIA_LOCK_NAME", names.join(" ")).env_remove("SCORIA_FENCING_TOKEN");
     if let Some(token) = set.token() {
         command.env("SCORIA_FENCING_TOKEN", token.to_string());
     }
@@ -164,11 +166,10 @@ fn start(set: &LockSet, guard: &mut Guard, command: Vec<OsString>) -> std::resul
 impl Running {
     /// Until the command has ended; signals are passed on to its group.
     async fn follow(&mut self, set: &LockSet, signals: &mut Signals) -> Ended {
-        let lost = set.lost();
         loop {
             tokio::select! {
                 biased;
-                () = lost.cancelled() => {
+                () = lost(set) => {
                     self.kill();
                     let ended = self.child.wait().await;
                     self.emptied().await;
@@ -205,13 +206,24 @@ impl Running {
     }
 }
 
+/// Until a lock is or may be lost: the lock tells, or the clock does.
+async fn lost(set: &LockSet) {
+    let told = set.lost();
+    while !set.is_lost() {
+        tokio::select! {
+            () = told.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
 /// The signals that are passed on.
-struct Signals {
+pub(super) struct Signals {
     streams: Vec<(Signal, unix::Signal)>,
 }
 
 impl Signals {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let listen = |signal: Signal| {
             let stream = unix::signal(SignalKind::from_raw(signal as i32));
             stream.map(|stream| (signal, stream)).map_err(|error| Failure::failed(format!("no signals: {error}")))
@@ -220,7 +232,7 @@ impl Signals {
         Ok(Self { streams: passed_on.into_iter().map(listen).collect::<Result<_>>()? })
     }
 
-    async fn next(&mut self) -> Signal {
+    pub(super) async fn next(&mut self) -> Signal {
         poll_fn(|context| {
             let arrived =
                 |(signal, stream): &mut (Signal, unix::Signal)| stream.poll_recv(context).is_ready().then_some(*signal);

@@ -4,6 +4,8 @@ pub(crate) mod config;
 pub(crate) mod db;
 mod guard;
 pub(crate) mod locks;
+mod locks_at;
+mod locks_break;
 mod locks_run;
 pub(crate) mod operations;
 pub(crate) mod service;

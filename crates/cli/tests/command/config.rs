@@ -46,8 +46,14 @@ fn what_is_in_force_is_shown_without_secrets() {
     let directory = tempfile::tempdir().unwrap();
     let conf = site(directory.path());
     let mut text = std::fs::read_to_string(&conf).unwrap();
-    text += "[database]\nconnection = mysql+pymysql://cinder:hush@db/cinder\n[scoria]\nauth_token = hush\n";
+    text += "[database]\nconnection = mysql+pymysql://cinder:hush@db/cinder\n[scoria]\nauth_token = hush\n\
+             [coordination]\nbackend_url = redis://:hush@locks/?sentinel=main&password=hush\n";
     std::fs::write(&conf, text).unwrap();
+    for args in [&["config", "check", "--all"][..], &["config", "check", "--all", "--json"]] {
+        let run = scoria(&[&["--config-file", &conf], args].concat());
+        assert_eq!(run.code, Some(0), "{run:?}");
+        assert!(!run.stdout.contains("hush") && !run.stderr.contains("hush"), "{run:?}");
+    }
     for args in [&["config", "show"][..], &["config", "show", "--json"], &["config", "show", "--changed", "-v"]] {
         let run = scoria(&[&["--config-file", &conf], args].concat());
         assert_eq!(run.code, Some(0));

@@ -17,7 +17,7 @@ fn tables_are_made_once_and_told_with_their_maker() {
         assert_eq!(synced["made_by"], "scoria");
     }
     let version = scoria(&["--config-file", &conf, "--json", "db", "version"]).json();
-    assert_eq!((&version["made_by"], version["version"].as_i64()), (&"scoria".into(), Some(1)));
+    assert_eq!((&version["made_by"], version["version"].as_i64()), (&"scoria".into(), Some(2)));
     assert!(scoria(&["--config-file", &conf, "db", "version"]).done().contains("scoria"));
 
     for what in ["volume", "snapshot", "service"] {

@@ -124,6 +124,92 @@ fn whoever_comes_too_late_is_told_who_holds_it() {
 }
 
 #[test]
+fn several_locks_are_one_sorted_set() {
+    let place = Place::new();
+    let run = place.run(&["two", "one", "two"], "echo $SCORIA_LOCK_NAME; ls cinder-one cinder-two");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "one two\ncinder-one\ncinder-two\n"), "{run:?}");
+
+    let _holder = place.hold(&["two"]);
+    let error = place.run(&["one", "two", "--wait", "0"], "echo never").failed(73);
+    assert!(error.contains("'two'"), "{error}");
+    // What was taken before was given back.
+    assert_eq!(place.run(&["one", "--wait", "0"], "echo again").stdout, "again\n");
+}
+
+#[test]
+fn one_of_several_that_is_lost_ends_the_command() {
+    let place = Place::new();
+    let mut holder = place.hold(&["one", "two"]);
+    std::fs::remove_file(place.lock_file("two")).unwrap();
+    let error = holder.end().failed(75);
+    assert!(error.contains("lock 'two' was lost: "), "{error}");
+    holder.grandchild_is_gone();
+    assert_eq!(place.run(&["one", "two", "--wait", "5"], "true").code, Some(0));
+}
+
+#[test]
+fn one_lock_is_shown_with_its_holders_and_waiters() {
+    let place = Place::new();
+    let locks = |args: &[&str]| scoria(&[&["--config-file", place.conf.as_str(), "locks"], args].concat());
+    assert!(locks(&["show", "one"]).failed(3).contains("nobody holds lock 'one'"));
+    assert!(locks(&["show", "cinder-one"]).failed(2).contains("without 'cinder-'"));
+
+    let holder = place.hold(&["one"]);
+    let mut waiting = place.under(&["one"], "echo never").stdout(Stdio::piped()).spawn().unwrap();
+    until("somebody waits", || {
+        let shown = locks(&["--json", "show", "one"]).json();
+        shown["waiters"].as_array().is_some_and(|waiters| waiters.len() == 1)
+    });
+    let shown = locks(&["--json", "show", "one"]).json();
+    assert_eq!((&shown["name"], shown["holders"].as_array().unwrap().len()), (&"one".into(), 1), "{shown}");
+    assert_eq!(shown["holders"][0]["operation"], "sh");
+    assert!(shown["holders"][0]["since"].as_str().is_some_and(|since| since.ends_with('Z')), "{shown}");
+    let table = locks(&["show", "one"]).done();
+    for word in ["instance", "host", "operation", "request id", "resource", "since", "token"] {
+        assert_eq!(table.matches(&format!("{word} ")).count(), 2, "{word}: {table}");
+    }
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    drop(holder);
+}
+
+#[test]
+fn somebody_waits_until_a_lock_is_free() {
+    let place = Place::new();
+    let wait = ["--config-file", &place.conf, "locks", "wait", "one"];
+    assert_eq!(scoria(&wait).done(), "");
+    let holder = place.hold(&["one"]);
+    let error = scoria(&[&wait[..], &["--timeout", "0.3"]].concat()).failed(73);
+    assert!(error.contains("'one'"), "{error}");
+    let waiting = command(&wait).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("it waits", || {
+        let shown = scoria(&["--config-file", &place.conf, "--json", "locks", "show", "one"]).json();
+        shown["waiters"].as_array().is_some_and(|waiters| waiters.len() == 1)
+    });
+    drop(holder);
+    assert_eq!(Run::from(waiting.wait_with_output().unwrap()).done(), "");
+    assert!(scoria(&["--config-file", &place.conf, "locks", "show", "one"]).failed(3).contains("nobody"));
+}
+
+#[test]
+fn breaking_is_asked_for_and_a_lock_file_s_holder_is_to_be_ended_instead() {
+    let place = Place::new();
+    let broken = |args: &[&str]| {
+        command(&[&["--config-file", &place.conf, "locks", "break", "one"], args].concat())
+            .stdin(Stdio::null())
+            .output()
+            .map(Run::from)
+            .unwrap()
+    };
+    assert!(broken(&["--yes"]).failed(3).contains("nobody holds lock 'one'"));
+    let _holder = place.hold(&["one"]);
+    let error = broken(&[]).failed(2);
+    assert!(error.contains("--yes") && error.contains("operation sh"), "{error}");
+    assert!(broken(&["--yes"]).failed(1).contains("end the process that holds 'one'"));
+    assert_eq!(place.run(&["one", "--wait", "0"], "echo never").code, Some(73));
+}
+
+#[test]
 fn readers_go_side_by_side_and_keep_writers_out() {
     let place = Place::new();
     let _reader = place.hold(&["one", "--shared"]);

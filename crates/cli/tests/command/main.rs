@@ -5,4 +5,5 @@ mod config;
 mod db;
 mod front_door;
 mod locks;
+mod locks_admin;
 mod run;

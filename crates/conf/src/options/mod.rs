@@ -16,6 +16,7 @@ mod rabbit;
 mod scoria;
 mod spec;
 mod transport_url;
+mod unused;
 
 pub use backend::{Backend, BackendOptions, Driver, OverSubscription, SecureMode};
 pub use concurrency::ConcurrencyOptions;
@@ -32,6 +33,7 @@ pub use rabbit::RabbitOptions;
 pub use scoria::ScoriaOptions;
 pub use spec::{BACKEND_DEFAULTS, DefaultText, OptionGroup, OptionSpec};
 pub use transport_url::{Transport, TransportHost, TransportUrl};
+pub use unused::without_effect;
 
 /// Every option, group by group, in the order of the sample.
 pub fn all() -> impl Iterator<Item = &'static OptionSpec> {

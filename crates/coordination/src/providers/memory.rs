@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use scoria_runtime::CancellationToken;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::name::{PREFIX, bare};
@@ -14,11 +15,13 @@ use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Owner, Pro
 /// Locks inside one process: fair, with shared mode and fencing tokens.
 ///
 /// [`MemoryProvider::another`] makes further instances over the same locks. Tests make them fail with
-/// [`MemoryProvider::lose`] and [`MemoryProvider::fail_next`].
+/// [`MemoryProvider::lose`], [`MemoryProvider::fail_next`] and [`MemoryProvider::set_down`].
 #[derive(Debug)]
 pub struct MemoryProvider {
     space: Arc<Space>,
     instance: String,
+    /// Why this instance cannot reach the locks.
+    down: watch::Sender<Option<String>>,
     closed: CancellationToken,
 }
 
@@ -85,13 +88,18 @@ impl MemoryProvider {
     }
 
     pub(super) fn named(instance: &str) -> Self {
-        Self { space: Arc::default(), instance: instance.to_owned(), closed: CancellationToken::new() }
+        Self {
+            space: Arc::default(),
+            instance: instance.to_owned(),
+            down: watch::Sender::new(None),
+            closed: CancellationToken::new(),
+        }
     }
 
     /// A further instance over the same locks, as if another process used the same service.
     #[must_use]
     pub fn another(&self, instance: &str) -> Self {
-        Self { space: self.space.clone(), instance: instance.to_owned(), closed: CancellationToken::new() }
+        Self { space: self.space.clone(), ..Self::named(instance) }
     }
 
     /// Takes a lock (named without the prefix) away from whoever holds it: they are told, others can have it. False when
@@ -109,6 +117,31 @@ impl MemoryProvider {
     /// Makes the next call at `point`, in any instance, fail with `error`. Faults at one point strike in the order they were set.
     pub fn fail_next(&self, point: FaultPoint, error: Error) {
         self.space.state().faults.push_back((point, error));
+    }
+
+    /// Cuts this instance off from the locks for a reason, or with `None` lets it reach them again. What it holds stays held;
+    /// whoever wants a lock waits.
+    pub fn set_down(&self, reason: Option<&str>) {
+        self.down.send_replace(reason.map(str::to_owned));
+    }
+
+    /// Waits until the locks can be reached, as whoever asks a service in the network does.
+    async fn reach(&self, wait: WaitPolicy) -> Result<(), Error> {
+        let mut down = self.down.subscribe();
+        let unavailable = |reason: Option<String>| Error::Unavailable(reason.unwrap_or_default());
+        let deadline = match wait {
+            WaitPolicy::Until(deadline) => deadline,
+            WaitPolicy::No => match down.borrow().clone() {
+                None => return Ok(()),
+                reason => return Err(unavailable(reason)),
+            },
+        };
+        tokio::select! {
+            biased;
+            () = self.closed.cancelled() => Err(Error::Closed),
+            _ = down.wait_for(Option::is_none) => Ok(()),
+            () = deadline.wait() => Err(unavailable(self.down.borrow().clone())),
+        }
     }
 
     fn take_away(&self, which: impl Fn(&Entry) -> bool) -> usize {
@@ -155,7 +188,11 @@ impl Provider for MemoryProvider {
     }
 
     fn health(&self) -> Health {
-        if self.closed.is_cancelled() { Health::Down("closed".to_owned()) } else { Health::Up }
+        match self.down.borrow().clone() {
+            _ if self.closed.is_cancelled() => Health::Down("closed".to_owned()),
+            Some(reason) => Health::Down(reason),
+            None => Health::Up,
+        }
     }
 
     async fn acquire(
@@ -168,6 +205,7 @@ impl Provider for MemoryProvider {
         if self.closed.is_cancelled() {
             return Err(Error::Closed);
         }
+        self.reach(wait).await?;
         self.space.fault(FaultPoint::Acquire)?;
         let mut lock = {
             let mut state = self.space.state();
@@ -282,6 +320,24 @@ mod tests {
         assert!(matches!(first.release().await, Err(Error::Lost { .. })));
         second.verify().await.unwrap();
         assert!(!one.lose("b"));
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_is_cut_off_waits_and_says_why() {
+        let one = MemoryProvider::new();
+        let two = one.another("two");
+        one.set_down(Some("no route"));
+        assert_eq!(one.health(), Health::Down("no route".to_owned()));
+        assert!(matches!(take(&one).await, Err(Error::Unavailable(reason)) if reason == "no route"));
+        take(&two).await.unwrap().release().await.unwrap();
+        let owner = Owner::default();
+        let wait = WaitPolicy::Until(scoria_runtime::Deadline::NEVER);
+        let (lock, ()) = tokio::join!(one.acquire("cinder-a", Mode::Exclusive, &owner, wait), async {
+            tokio::task::yield_now().await;
+            one.set_down(None);
+        });
+        lock.unwrap().release().await.unwrap();
+        assert_eq!(one.health(), Health::Up);
     }
 
     #[tokio::test]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::url::BackendUrl;
 use crate::{Error, Options, Provider};
 
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+mod advisory;
 #[cfg(feature = "database")]
 mod database;
 #[cfg(feature = "etcd")]
@@ -60,7 +62,31 @@ pub async fn open(backend_url: &str, options: &Options) -> Result<Arc<dyn Provid
         #[cfg(feature = "postgresql")]
         "postgresql" => postgresql::open(&url, options),
         #[cfg(feature = "database")]
-        "database" => database::open(&url, options),
-        other => Err(Error::Config(format!("there is no lock service '{other}'; known are {KNOWN}"))),
+        "database" => database::open(&url, options).await,
+        other => Err(refused(other)),
     }
+}
+
+/// Why a scheme is none of ours; tooz knows, or knew, some of them.
+fn refused(scheme: &str) -> Error {
+    let why = match scheme {
+        "ipc" => {
+            "ipc:// (semaphores of one machine) is not supported: it can do nothing that file:// cannot; use file:// on one \
+             machine"
+        }
+        "kubernetes" => {
+            "kubernetes:// is not supported: it is deprecated in tooz; use the cluster's etcd, redis or zookeeper, or \
+             database://"
+        }
+        "consul" => "consul:// is not supported: tooz has dropped it, so no Python service can share its locks",
+        "zake" => "zake:// is not supported: it was a ZooKeeper in memory for tests of tooz, use memory:// in tests",
+        "etcd3" => {
+            "etcd3:// is not supported: tooz has dropped it; use etcd3+http:// beside Python services, else etcd://"
+        }
+        "rediss" => "rediss:// is not supported: tooz does not know it; write redis:// with ssl=true",
+        "postgres" => "the scheme is written postgresql://",
+        "mysql+pymysql" | "mariadb" => "the scheme is written mysql://",
+        other => return Error::Config(format!("there is no lock service '{other}://'; known are {KNOWN}")),
+    };
+    Error::Config(format!("{why}; known are {KNOWN}"))
 }

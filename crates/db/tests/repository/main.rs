@@ -53,6 +53,7 @@ async fn suite(place: &Place) {
     quotas::reservations_are_committed_and_rolled_back(place).await;
     quotas::what_is_over_is_refused(place).await;
     quotas::missing_usages_are_counted(place).await;
+    quotas::a_project_has_limits_of_its_own(place).await;
     quotas::fifty_at_once_are_exact(place).await;
 }
 

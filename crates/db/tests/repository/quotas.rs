@@ -94,6 +94,25 @@ pub(crate) async fn missing_usages_are_counted(place: &Place) {
     assert_eq!(counted, [2, 1, 7, 7, 0, 0]);
 }
 
+pub(crate) async fn a_project_has_limits_of_its_own(place: &Place) {
+    let (db, project) = (&place.db, "quota5");
+    let limit = async |of: &str, resource: &str| {
+        db.quota_limits(of, &QuotaDefaults::default()).await.unwrap().get(resource).copied()
+    };
+    let default = limit(project, "volumes").await;
+    for volumes in [3, 4] {
+        db.quota_set_limits(project, &deltas(&[("volumes", volumes), ("gigabytes_gold", -1)])).await.unwrap();
+        assert_eq!(limit(project, "volumes").await, Some(volumes));
+    }
+    assert_eq!((limit(project, "gigabytes_gold").await, limit("other", "volumes").await), (Some(-1), default));
+    let rows = place.sql("SELECT count(*) FROM quotas WHERE project_id = 'quota5'").await;
+    assert_eq!(rows, "2", "a limit is changed, not added again");
+    db.quota_reset_limits(project).await.unwrap();
+    assert_eq!(limit(project, "volumes").await, default);
+    db.quota_set_limits(project, &deltas(&[("volumes", 7)])).await.unwrap();
+    assert_eq!(limit(project, "volumes").await, Some(7));
+}
+
 pub(crate) async fn fifty_at_once_are_exact(place: &Place) {
     let project = "quota4";
     let one = |_| async {

@@ -15,7 +15,7 @@ pub(crate) async fn the_origin_is_told(place: &Place) {
             assert!(matches!(&error, Error::Schema(text) if text.contains("cinder-manage")), "{error}");
         }
         _ => {
-            assert_eq!(origin, SchemaOrigin::Scoria { version: 1 });
+            assert_eq!(origin, SchemaOrigin::Scoria { version: 2 });
             assert_eq!(db.sync().await.unwrap(), origin, "may be run again");
         }
     }

@@ -2,30 +2,45 @@
 
 use std::sync::Arc;
 
-use scoria_db::{Attached, AttachmentFilter, Expect, VolumeChange};
+use async_trait::async_trait;
+use scoria_db::{Attached, AttachmentFilter, Error, Expect, VolumeChange};
 use scoria_model::{
     AttachStatus, Attachment, AttachmentId, Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType,
     Volume, VolumeId, VolumeStatus, object,
 };
 use serde_json::Value;
 
-use super::attachments::mark;
+use super::attachments::{attachment, mark};
+use super::connections::{exporter, volume};
 use crate::args::Args;
 use crate::failure::Failure;
-use crate::held::Job;
+use crate::held::{Held, Job};
 use crate::locks;
 use crate::manager::VolumeManager;
+use crate::steps::{self, Step};
 
-struct Attach {
+/// Admin metadata that remembers how a volume is attached.
+const ATTACHED_MODE: &str = "attached_mode";
+
+struct Asked {
     instance_uuid: Option<String>,
     host_name: Option<String>,
     mountpoint: String,
     mode: String,
 }
 
+struct Attach<'a> {
+    manager: &'a VolumeManager,
+    asked: &'a Asked,
+    /// As it was before.
+    volume: Volume,
+    /// The row to be made, or one that an interrupted try has made.
+    attachment: AttachmentId,
+}
+
 pub(super) async fn attach(manager: &Arc<VolumeManager>, job: &Job, mut args: Args) -> Result<Value, Failure> {
     let id = args.volume_id("volume_id")?;
-    let asked = Attach {
+    let asked = Asked {
         instance_uuid: args.optional_text("instance_uuid")?,
         host_name: args.optional_text("host_name")?.map(|host| sanitize_hostname(&host)),
         mountpoint: args.optional_text("mountpoint")?.unwrap_or_default(),
@@ -35,7 +50,7 @@ pub(super) async fn attach(manager: &Arc<VolumeManager>, job: &Job, mut args: Ar
     args.done()?;
     let request = locks::request(job.operation, job.context.request_id.as_deref(), id.as_str());
     let held = manager.hold(job, request.exclusive(locks::attach_volume(&id))).await?;
-    let outcome = attach_locked(manager, job, &id, &asked).await;
+    let outcome = attach_locked(manager, job, &id, &asked, &held).await;
     held.release().await;
     Ok(object::encode_attachment(&outcome?))
 }
@@ -44,79 +59,187 @@ async fn attach_locked(
     manager: &VolumeManager,
     job: &Job,
     id: &VolumeId,
-    asked: &Attach,
+    asked: &Asked,
+    held: &Held,
 ) -> Result<Attachment, Failure> {
-    let volume = manager.db.volume_get(id).await?.ok_or_else(|| Fault::volume_not_found(id))?;
-    let attached_mode = volume.admin_metadata.get("attached_mode");
-    if volume.status == VolumeStatus::Attaching && attached_mode.is_some_and(|mode| *mode != asked.mode) {
+    let found = volume(manager, id).await?;
+    let attached_mode = found.admin_metadata.get(ATTACHED_MODE);
+    if found.status == VolumeStatus::Attaching && attached_mode.is_some_and(|mode| *mode != asked.mode) {
         return Err(Fault::invalid_volume("being attached by different mode").into());
     }
     let live = live_attachments(manager, id).await?;
-    let same = |attachment: &&Attachment| match &asked.instance_uuid {
-        Some(instance) => attachment.instance_uuid.as_ref() == Some(instance),
-        None => asked.host_name.is_some() && attachment.attached_host == asked.host_name,
+    let known = live.iter().find(|attachment| asked.is_for(attachment));
+    // One that only an interrupted try can have left is carried on.
+    let (begun, known) = match known {
+        Some(one) if one.attach_status == AttachStatus::Attaching => (Some(one.id.clone()), None),
+        other => (None, other.cloned()),
     };
-    if let Some(known) = live.iter().find(same) {
-        let change = VolumeChange::status(VolumeStatus::InUse);
-        manager.db.volume_update(id, &Expect::any(), &change).await?;
-        return Ok(known.clone());
+    let attachment_id = begun.clone().unwrap_or_else(AttachmentId::random);
+    let mut attach = Attach { manager, asked, volume: found, attachment: attachment_id };
+    if let Some(known) = known {
+        steps::run(&mut attach, &[&SayInUse], held).await?;
+        return Ok(known);
     }
-    if volume.status == VolumeStatus::InUse && !volume.multiattach && volume.migration_status.is_none() {
+    let volume_in_use = attach.volume.status == VolumeStatus::InUse && !attach.volume.multiattach;
+    if begun.is_none() && volume_in_use && attach.volume.migration_status.is_none() {
         let reason = "volume is already attached and multiple attachments are not enabled";
         return Err(Fault::invalid_volume(reason).into());
     }
-    manager.notify_attachment(&job.context, &volume, "attach.start");
-    let attachment = begin(manager, &volume, &asked.mode).await?;
-    if let Err(fault) = check(manager, &volume, asked) {
-        mark(manager, &attachment.id, AttachStatus::ErrorAttaching).await?;
-        if fault.class != FaultClass::InvalidUUID {
-            let detail = match fault.class {
-                FaultClass::DriverNotInitialized => MessageDetail::DriverNotInitialized,
-                _ => MessageDetail::AttachModeInvalid,
-            };
-            let action = MessageAction::AttachVolume;
-            manager.tell_user(&job.context, ResourceType::Volume, id.as_str(), action, detail).await;
+    manager.notify_attachment(&job.context, &attach.volume, "attach.start");
+    match steps::run(&mut attach, &[&Reserve, &Check, &MarkAttached], held).await {
+        Ok(()) => {
+            manager.notify_attachment(&job.context, &volume(manager, id).await?, "attach.end");
+            attachment(manager, &attach.attachment).await
         }
-        return Err(fault.into());
+        Err(Failure::Fault(fault)) => attach.failed(job, fault).await,
+        Err(interrupted) => Err(interrupted),
     }
-    let attached = Attached {
-        instance_uuid: asked.instance_uuid.as_deref(),
-        host: asked.host_name.as_deref(),
-        mountpoint: Some(&asked.mountpoint),
-        mode: &asked.mode,
-        mark_attached: true,
-    };
-    manager.db.volume_attached(&attachment.id, &attached).await?;
-    let mode: Metadata = [("attached_mode".to_owned(), asked.mode.clone())].into();
-    manager.db.volume_admin_metadata_update(id, &mode, false).await?;
-    let volume = manager.db.volume_get(id).await?.ok_or_else(|| Fault::volume_not_found(id))?;
-    manager.notify_attachment(&job.context, &volume, "attach.end");
-    super::attachments::attachment(manager, &attachment.id).await
 }
 
-/// The attachment that cinder-api reserved, or a new one (`Volume.begin_attach`).
-async fn begin(manager: &VolumeManager, volume: &Volume, mode: &str) -> Result<Attachment, Failure> {
-    let mut attachment = Attachment::new(AttachmentId::random(), volume.id.clone());
-    attachment.attach_status = AttachStatus::Attaching;
-    attachment.attach_mode = Some(mode.to_owned());
-    let made = manager.db.attachment_create(&attachment).await?;
-    let mode: Metadata = [("attached_mode".to_owned(), mode.to_owned())].into();
-    manager.db.volume_admin_metadata_update(&volume.id, &mode, false).await?;
-    Ok(made)
+impl Asked {
+    /// Whether an attachment is the one that is asked for. One that failed is nobody's.
+    fn is_for(&self, attachment: &Attachment) -> bool {
+        if attachment.attach_status.as_str().starts_with("error_") {
+            return false;
+        }
+        match &self.instance_uuid {
+            Some(instance) => attachment.instance_uuid.as_ref() == Some(instance),
+            None => self.host_name.is_some() && attachment.attached_host == self.host_name,
+        }
+    }
+
+    /// The server, where it can be one.
+    fn instance(&self) -> Option<&str> {
+        self.instance_uuid.as_deref().filter(|text| uuid::Uuid::parse_str(text).is_ok())
+    }
+
+    fn mode(&self) -> Metadata {
+        [(ATTACHED_MODE.to_owned(), self.mode.clone())].into()
+    }
 }
 
-fn check(manager: &VolumeManager, volume: &Volume, asked: &Attach) -> Result<(), Fault> {
-    if let Some(instance) = asked.instance_uuid.as_ref().filter(|text| uuid::Uuid::parse_str(text).is_err()) {
-        let message = format!("Expected a uuid but received {instance}.");
-        return Err(Fault::new(FaultClass::InvalidUUID, message).with("uuid", instance.clone()));
+impl Attach<'_> {
+    async fn failed(&self, job: &Job, fault: Fault) -> Result<Attachment, Failure> {
+        let detail = match fault.class {
+            FaultClass::DriverNotInitialized => Some(MessageDetail::DriverNotInitialized),
+            FaultClass::InvalidVolumeAttachMode => Some(MessageDetail::AttachModeInvalid),
+            _ => None,
+        };
+        if let Some(detail) = detail {
+            let (id, action) = (self.volume.id.as_str(), MessageAction::AttachVolume);
+            self.manager.tell_user(&job.context, ResourceType::Volume, id, action, detail).await;
+        }
+        Err(fault.into())
     }
-    let read_only = volume.admin_metadata.get("readonly").is_some_and(|value| value == "True");
-    if read_only && asked.mode != "ro" {
-        let message = format!("Invalid attaching mode '{}' for volume {}.", asked.mode, volume.id);
-        let fault = Fault::new(FaultClass::InvalidVolumeAttachMode, message);
-        return Err(fault.with("mode", asked.mode.clone()).with("volume_id", volume.id.to_string()));
+}
+
+/// An attachment that is there already is in use.
+struct SayInUse;
+
+#[async_trait]
+impl<'a> Step<Attach<'a>> for SayInUse {
+    fn name(&self) -> &'static str {
+        "say in-use"
     }
-    manager.require_driver()
+
+    async fn run(&self, attach: &mut Attach<'a>, _held: &Held) -> Result<(), Failure> {
+        let change = VolumeChange::status(VolumeStatus::InUse);
+        attach.manager.db.volume_update(&attach.volume.id, &Expect::any(), &change).await?;
+        Ok(())
+    }
+}
+
+/// Makes the attachment (`Volume.begin_attach`).
+struct Reserve;
+
+#[async_trait]
+impl<'a> Step<Attach<'a>> for Reserve {
+    fn name(&self) -> &'static str {
+        "reserve"
+    }
+
+    async fn run(&self, attach: &mut Attach<'a>, _held: &Held) -> Result<(), Failure> {
+        let Attach { manager, asked, volume, attachment } = attach;
+        let mut row = Attachment::new(attachment.clone(), volume.id.clone());
+        row.attach_status = AttachStatus::Attaching;
+        row.attach_mode = Some(asked.mode.clone());
+        // Whose it is, so that an interrupted try is known again.
+        row.instance_uuid = asked.instance().map(str::to_owned);
+        row.attached_host.clone_from(&asked.host_name);
+        match manager.db.attachment_create(&row).await {
+            Ok(_) | Err(Error::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        manager.db.volume_admin_metadata_update(&volume.id, &asked.mode(), false).await?;
+        Ok(())
+    }
+
+    /// The row stays, to say that it failed; the volume's mode is what it was.
+    async fn undo(&self, attach: &mut Attach<'a>, _held: &Held) -> Result<(), Failure> {
+        let Attach { manager, volume, attachment, .. } = attach;
+        mark(manager, attachment, AttachStatus::ErrorAttaching).await?;
+        match volume.admin_metadata.get_key_value(ATTACHED_MODE) {
+            None => manager.db.volume_admin_metadata_delete(&volume.id, &[ATTACHED_MODE]).await?,
+            Some((key, mode)) => {
+                let before = [(key.clone(), mode.clone())].into();
+                manager.db.volume_admin_metadata_update(&volume.id, &before, false).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether it can be attached so. The contract has the attachment say that it cannot.
+struct Check;
+
+#[async_trait]
+impl<'a> Step<Attach<'a>> for Check {
+    fn name(&self) -> &'static str {
+        "check"
+    }
+
+    async fn run(&self, attach: &mut Attach<'a>, _held: &Held) -> Result<(), Failure> {
+        let Attach { manager, asked, volume, .. } = attach;
+        if let Some(instance) = asked.instance_uuid.as_ref().filter(|_| asked.instance().is_none()) {
+            let message = format!("Expected a uuid but received {instance}.");
+            return Err(Fault::new(FaultClass::InvalidUUID, message).with("uuid", instance.clone()).into());
+        }
+        let read_only = volume.admin_metadata.get("readonly").is_some_and(|value| value == "True");
+        if read_only && asked.mode != "ro" {
+            let message = format!("Invalid attaching mode '{}' for volume {}.", asked.mode, volume.id);
+            let fault = Fault::new(FaultClass::InvalidVolumeAttachMode, message);
+            return Err(fault.with("mode", asked.mode.clone()).with("volume_id", volume.id.to_string()).into());
+        }
+        Ok(manager.require_driver()?)
+    }
+}
+
+/// The server has it.
+struct MarkAttached;
+
+#[async_trait]
+impl<'a> Step<Attach<'a>> for MarkAttached {
+    fn name(&self) -> &'static str {
+        "mark attached"
+    }
+
+    async fn run(&self, attach: &mut Attach<'a>, _held: &Held) -> Result<(), Failure> {
+        let attached = Attached {
+            instance_uuid: attach.asked.instance_uuid.as_deref(),
+            host: attach.asked.host_name.as_deref(),
+            mountpoint: Some(&attach.asked.mountpoint),
+            mode: &attach.asked.mode,
+            mark_attached: true,
+        };
+        attach.manager.db.volume_attached(&attach.attachment, &attached).await?;
+        Ok(())
+    }
+}
+
+struct Detach<'a> {
+    manager: &'a VolumeManager,
+    volume: Volume,
+    attachment: AttachmentId,
 }
 
 pub(super) async fn detach(manager: &Arc<VolumeManager>, job: &Job, mut args: Args) -> Result<Value, Failure> {
@@ -124,12 +247,10 @@ pub(super) async fn detach(manager: &Arc<VolumeManager>, job: &Job, mut args: Ar
     let attachment_id = args.optional_text("attachment_id")?;
     args.optional_volume("volume")?;
     args.done()?;
-    let request = locks::request(job.operation, job.context.request_id.as_deref(), id.as_str());
-    let held = manager.hold(job, request.exclusive(locks::detach_volume(&id))).await?;
-    let outcome = detach_locked(manager, job, &id, attachment_id.as_deref()).await;
+    let held = manager.hold(job, exporter(job, &id)).await?;
+    let outcome = detach_locked(manager, job, &id, attachment_id.as_deref(), &held).await;
     held.release().await;
-    outcome?;
-    Ok(Value::Null)
+    outcome.map(|()| Value::Null)
 }
 
 async fn detach_locked(
@@ -137,43 +258,71 @@ async fn detach_locked(
     job: &Job,
     id: &VolumeId,
     attachment_id: Option<&str>,
+    held: &Held,
 ) -> Result<(), Failure> {
-    let volume = manager.db.volume_get(id).await?.ok_or_else(|| Fault::volume_not_found(id))?;
     let mut live = live_attachments(manager, id).await?;
     if let Some(wanted) = attachment_id {
         live.retain(|attachment| attachment.id.as_str() == wanted);
     }
-    let attachment = match live.as_slice() {
-        [one] => one,
+    let (attachment, to_do): (_, &[&dyn Step<Detach<'_>>]) = match live.as_slice() {
+        [one] => (one.id.clone(), &[&RemoveExport, &Finish]),
         // Nothing to detach: the volume must not be left in `detaching`.
-        [] => return finish(manager, id, &AttachmentId::random()).await,
+        [] => (AttachmentId::random(), &[&Finish]),
         _ => {
             let reason = "More than one attachment exists for this volume, specify the attachment to be detached.";
             return Err(Fault::invalid_volume(reason).into());
         }
     };
-    manager.notify_attachment(&job.context, &volume, "detach.start");
-    if let Err(fault) = manager.require_driver() {
-        mark(manager, &attachment.id, AttachStatus::ErrorDetaching).await?;
-        return Err(fault.into());
+    let mut detach = Detach { manager, volume: volume(manager, id).await?, attachment };
+    manager.notify_attachment(&job.context, &detach.volume, "detach.start");
+    if let Err(failure) = steps::run(&mut detach, to_do, held).await {
+        if let Failure::Fault(_) = failure {
+            held.check_alive("fail")?;
+            mark(manager, &detach.attachment, AttachStatus::ErrorDetaching).await?;
+        }
+        return Err(failure);
     }
-    if let Err(error) = manager.driver.remove_export(&volume).await {
-        mark(manager, &attachment.id, AttachStatus::ErrorDetaching).await?;
-        let message = format!("Failed to remove export for volume {id}: {error}");
-        let fault = Fault::new(FaultClass::RemoveExportException, message);
-        return Err(fault.with("volume", id.to_string()).with("reason", error.to_string()).into());
-    }
-    finish(manager, id, &attachment.id).await?;
     if let Some(volume) = manager.db.volume_get(id).await? {
         manager.notify_attachment(&job.context, &volume, "detach.end");
     }
     Ok(())
 }
 
+/// The server has let go of it.
+struct RemoveExport;
+
+#[async_trait]
+impl<'a> Step<Detach<'a>> for RemoveExport {
+    fn name(&self) -> &'static str {
+        "remove export"
+    }
+
+    async fn run(&self, detach: &mut Detach<'a>, _held: &Held) -> Result<(), Failure> {
+        detach.manager.require_driver()?;
+        let Err(error) = detach.manager.driver.remove_export(&detach.volume).await else { return Ok(()) };
+        if error.kind == scoria_drivers::ErrorKind::Cancelled {
+            return Err(error.into());
+        }
+        let id = &detach.volume.id;
+        let message = format!("Failed to remove export for volume {id}: {error}");
+        let fault = Fault::new(FaultClass::RemoveExportException, message);
+        Err(fault.with("volume", id.to_string()).with("reason", error.to_string()).into())
+    }
+}
+
 /// Takes the attachment away, if it is there, and gives the volume the state that follows from the others.
-async fn finish(manager: &VolumeManager, id: &VolumeId, attachment: &AttachmentId) -> Result<(), Failure> {
-    manager.db.finish_detach(id, attachment).await?;
-    Ok(())
+struct Finish;
+
+#[async_trait]
+impl<'a> Step<Detach<'a>> for Finish {
+    fn name(&self) -> &'static str {
+        "finish"
+    }
+
+    async fn run(&self, detach: &mut Detach<'a>, _held: &Held) -> Result<(), Failure> {
+        detach.manager.db.finish_detach(&detach.volume.id, &detach.attachment).await?;
+        Ok(())
+    }
 }
 
 async fn live_attachments(manager: &VolumeManager, id: &VolumeId) -> Result<Vec<Attachment>, Failure> {

@@ -13,7 +13,7 @@ use scoria_model::{
 };
 use serde_json::{Value, json};
 
-use super::rows::settled;
+use super::rows::{bearable, settled};
 use crate::args::Args;
 use crate::failure::{Failure, Interruption};
 use crate::held::{Held, Job};
@@ -50,16 +50,12 @@ async fn create(
 ) -> Result<Value, Failure> {
     let request = locks::request(job.operation, job.context.request_id.as_deref(), id.as_str())
         .exclusive(locks::driver(manager.lock_prefix(), volume_id));
-    let held = match manager.hold(job, request).await {
-        Ok(held) => held,
-        Err(Failure::Fault(fault)) => {
-            let change = SnapshotChange { status: Some(SnapshotStatus::Error), ..SnapshotChange::default() };
-            let expect = Expect::status(SnapshotStatus::Creating);
-            settled(manager.db.snapshot_update(id, &expect, &change).await?, &["error"])?;
-            return Err(fault.into());
-        }
-        Err(interrupted) => return Err(interrupted),
+    let without_lock = async {
+        let change = SnapshotChange::status(SnapshotStatus::Error);
+        let expect = Expect::status(SnapshotStatus::Creating);
+        settled(manager.db.snapshot_update(id, &expect, &change).await?, &["error"])
     };
+    let held = manager.hold_or(job, request, without_lock).await?;
     let outcome = create_locked(manager, job, id, &held).await;
     held.release().await;
     outcome
@@ -77,11 +73,15 @@ async fn create_locked(manager: &VolumeManager, job: &Job, id: &SnapshotId, held
         .volume_get(&snapshot.volume_id)
         .await?
         .ok_or_else(|| Fault::volume_not_found(&snapshot.volume_id))?;
-    let claim = manager.claim(ResourceType::Snapshot, id.as_str(), "creating", loaded.worker.as_ref()).await?;
+    let claim = manager.claim(job, ResourceType::Snapshot, id.as_str(), "creating", loaded.worker.as_ref()).await?;
     manager.notify_snapshot(&job.context, &snapshot, &volume, "create.start");
     let mut create =
         Create { manager, snapshot, volume, claim, volume_admin_metadata: Metadata::new(), refused: false };
-    match steps::run(&mut create, &[&MakeSnapshot, &RecordFormat, &CopyImageProperties, &Finish], held).await {
+    let outcome = match bearable(&create.claim) {
+        Ok(()) => steps::run(&mut create, &[&MakeSnapshot, &RecordFormat, &CopyImageProperties, &Finish], held).await,
+        unbearable => unbearable,
+    };
+    match outcome {
         Ok(()) => {
             manager.notify_snapshot(&job.context, &create.snapshot, &create.volume, "create.end");
             Ok(json!(id))

@@ -19,7 +19,7 @@ use scoria_model::{
 };
 use serde_json::{Map, Value, json};
 
-use super::rows::settled;
+use super::rows::{bearable, settled};
 use crate::args::Args;
 use crate::failure::{Failure, Interruption};
 use crate::held::{Held, Job};
@@ -133,11 +133,7 @@ async fn create(
         }
         SourceId::Blank | SourceId::Unsupported(_) => {}
     }
-    let held = match manager.hold(job, request).await {
-        Ok(held) => held,
-        Err(Failure::Fault(fault)) => return without_lock(manager, job, id, fault).await,
-        Err(interrupted) => return Err(interrupted),
-    };
+    let held = manager.hold_or(job, request, without_lock(manager, job, id)).await?;
     let outcome = create_locked(manager, job, id, source, reschedule, &held).await;
     held.release().await;
     outcome
@@ -164,9 +160,16 @@ async fn create_locked(
             None => Err(Interruption::Superseded("waiting for the scheduler".to_owned()).into()),
         };
     }
-    let claim = manager.claim(ResourceType::Volume, id.as_str(), "creating", loaded.worker.as_ref()).await?;
+    let claim = manager.claim(job, ResourceType::Volume, id.as_str(), "creating", loaded.worker.as_ref()).await?;
+    let bearable = bearable(&claim);
+    // What brings us down would bring others down too.
+    let reschedule = reschedule.filter(|_| bearable.is_ok());
     let mut create = Create { manager, job, volume, claim, source: Source::Blank, facts: VolumeFacts::default() };
-    let outcome = match create.prepare(&source).await {
+    let prepared = match bearable {
+        Ok(()) => create.prepare(&source).await,
+        unbearable => unbearable,
+    };
+    let outcome = match prepared {
         Ok(()) => {
             manager.notify_volume(&job.context, &create.volume, "create.start");
             steps::run(&mut create, &[&MakeVolume, &CopyImageProperties, &Finish], held).await
@@ -286,14 +289,14 @@ async fn send_to_scheduler(
     Ok(Value::Null)
 }
 
-/// The locks could not be had in time: nothing was begun, so the row says so without a claim on it.
-async fn without_lock(manager: &VolumeManager, job: &Job, id: &VolumeId, fault: Fault) -> Result<Value, Failure> {
+/// The locks could not be had in time.
+async fn without_lock(manager: &VolumeManager, job: &Job, id: &VolumeId) -> Result<(), Failure> {
     let change = VolumeChange::status(VolumeStatus::Error);
     settled(manager.db.volume_update(id, &Expect::status(VolumeStatus::Creating), &change).await?, &["error"])?;
     let action = MessageAction::CreateVolumeFromBackend;
     let detail = MessageDetail::DriverFailedCreate;
     manager.tell_user(&job.context, ResourceType::Volume, id.as_str(), action, detail).await;
-    Err(fault.into())
+    Ok(())
 }
 
 /// Has the driver make the volume.

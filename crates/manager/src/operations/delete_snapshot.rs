@@ -11,7 +11,7 @@ use scoria_model::{
 use serde_json::Value;
 
 use super::create_snapshot::record_format;
-use super::rows::settled;
+use super::rows::{bearable, settled};
 use crate::args::Args;
 use crate::failure::{Failure, Interruption};
 use crate::held::{Held, Job};
@@ -53,17 +53,12 @@ async fn delete(
     let request = locks::request(job.operation, job.context.request_id.as_deref(), id.as_str())
         .exclusive(locks::delete_snapshot(id))
         .exclusive(locks::driver(manager.lock_prefix(), volume_id));
-    let held = match manager.hold(job, request).await {
-        Ok(held) => held,
-        Err(Failure::Fault(fault)) => {
-            let change = SnapshotChange { status: Some(SnapshotStatus::ErrorDeleting), ..SnapshotChange::default() };
-            let swap =
-                manager.db.snapshot_update(id, &Expect { status: ASKED.to_vec(), worker: None }, &change).await?;
-            settled(swap, &["error_deleting"])?;
-            return Err(fault.into());
-        }
-        Err(interrupted) => return Err(interrupted),
+    let without_lock = async {
+        let change = SnapshotChange::status(SnapshotStatus::ErrorDeleting);
+        let expect = Expect { status: ASKED.to_vec(), worker: None };
+        settled(manager.db.snapshot_update(id, &expect, &change).await?, &["error_deleting"])
     };
+    let held = manager.hold_or(job, request, without_lock).await?;
     let outcome = delete_locked(manager, job, id, unmanage, &held).await;
     held.release().await;
     outcome
@@ -92,10 +87,14 @@ pub(super) async fn delete_locked(
         .await?
         .ok_or_else(|| Fault::volume_not_found(&snapshot.volume_id))?;
     let status = snapshot.status.to_string();
-    let claim = manager.claim(ResourceType::Snapshot, id.as_str(), &status, loaded.worker.as_ref()).await?;
+    let claim = manager.claim(job, ResourceType::Snapshot, id.as_str(), &status, loaded.worker.as_ref()).await?;
     manager.notify_snapshot(&job.context, snapshot, &volume, "delete.start");
     let mut delete = Delete { manager, loaded, volume, claim, unmanage, volume_admin_metadata: Metadata::new() };
-    match steps::run(&mut delete, &[&RemoveSnapshot, &RecordFormat, &Destroy], held).await {
+    let outcome = match bearable(&delete.claim) {
+        Ok(()) => steps::run(&mut delete, &[&RemoveSnapshot, &RecordFormat, &Destroy], held).await,
+        unbearable => unbearable,
+    };
+    match outcome {
         Ok(()) => {
             manager.notify_snapshot(&job.context, delete.snapshot(), &delete.volume, "delete.end");
             Ok(Value::Null)

@@ -8,7 +8,7 @@ use scoria_model::{AttachStatus, Fault, FaultClass, ResourceType, SnapshotStatus
 use serde_json::Value;
 
 use super::delete_snapshot;
-use super::rows::settled;
+use super::rows::{bearable, settled};
 use crate::args::Args;
 use crate::failure::{Failure, Interruption};
 use crate::held::{Held, Job};
@@ -55,18 +55,12 @@ async fn delete(manager: &Arc<VolumeManager>, job: &Job, id: &VolumeId, how: How
             request = request.exclusive(locks::delete_snapshot(&snapshot.id));
         }
     }
-    let held = match manager.hold(job, request).await {
-        Ok(held) => held,
-        Err(Failure::Fault(fault)) => {
-            let change = VolumeChange::status(VolumeStatus::ErrorDeleting);
-            settled(
-                manager.db.volume_update(id, &Expect { status: ASKED.to_vec(), worker: None }, &change).await?,
-                &["error_deleting"],
-            )?;
-            return Err(fault.into());
-        }
-        Err(interrupted) => return Err(interrupted),
+    let without_lock = async {
+        let change = VolumeChange::status(VolumeStatus::ErrorDeleting);
+        let expect = Expect { status: ASKED.to_vec(), worker: None };
+        settled(manager.db.volume_update(id, &expect, &change).await?, &["error_deleting"])
     };
+    let held = manager.hold_or(job, request, without_lock).await?;
     let outcome = delete_locked(manager, job, id, how, &held).await;
     held.release().await;
     outcome
@@ -101,12 +95,16 @@ async fn delete_locked(
         );
     }
     let status = volume.status.to_string();
-    let claim = manager.claim(ResourceType::Volume, id.as_str(), &status, loaded.worker.as_ref()).await?;
+    let claim = manager.claim(job, ResourceType::Volume, id.as_str(), &status, loaded.worker.as_ref()).await?;
     let (event, size, pool) =
         (if how.unmanage { "unmanage" } else { "delete" }, volume.size, manager.pool_of(volume.host.as_deref()));
     manager.notify_volume(&job.context, volume, &format!("{event}.start"));
     let mut delete = Delete { manager, job, loaded, claim, how };
-    match steps::run(&mut delete, &[&DeleteSnapshots, &RemoveExport, &RemoveVolume, &Destroy], held).await {
+    let outcome = match bearable(&delete.claim) {
+        Ok(()) => steps::run(&mut delete, &[&DeleteSnapshots, &RemoveExport, &RemoveVolume, &Destroy], held).await,
+        unbearable => unbearable,
+    };
+    match outcome {
         Ok(()) => {
             manager.notify_volume(&job.context, &delete.loaded.volume, &format!("{event}.end"));
             manager.allocated.add(&pool, -i64::try_from(size).unwrap_or(i64::MAX));

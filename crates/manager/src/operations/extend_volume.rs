@@ -8,7 +8,7 @@ use scoria_model::{Fault, MessageAction, MessageDetail, ResourceType, Volume, Vo
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::rows::{fail_extend, settled};
+use super::rows::{bearable, settled};
 use crate::args::Args;
 use crate::failure::{Failure, Interruption};
 use crate::held::{Held, Job};
@@ -32,15 +32,11 @@ pub(super) async fn run(manager: &Arc<VolumeManager>, job: &Job, mut args: Args)
     args.done()?;
     let request = locks::request(job.operation, job.context.request_id.as_deref(), id.as_str())
         .exclusive(locks::driver(manager.lock_prefix(), &id));
-    let held = match manager.hold(job, request).await {
-        Ok(held) => held,
-        Err(Failure::Fault(fault)) => {
-            manager.db.quota_rollback(&reservations, &project_id.unwrap_or_default()).await?;
-            fail_extend(manager, &id, None).await?;
-            return Err(fault.into());
-        }
-        Err(interrupted) => return Err(interrupted),
+    let without_lock = async {
+        manager.db.quota_rollback(&reservations, &project_id.unwrap_or_default()).await?;
+        fail_extend(manager, &id, None).await
     };
+    let held = manager.hold_or(job, request, without_lock).await?;
     let outcome = extend_locked(manager, job, &id, new_size, reservations, &held).await;
     held.release().await;
     outcome
@@ -60,11 +56,15 @@ async fn extend_locked(
     if volume.status != VolumeStatus::Extending {
         return Err(Interruption::Superseded(volume.status.to_string()).into());
     }
-    let claim = manager.claim(ResourceType::Volume, id.as_str(), "extending", loaded.worker.as_ref()).await?;
+    let claim = manager.claim(job, ResourceType::Volume, id.as_str(), "extending", loaded.worker.as_ref()).await?;
     let (old_size, pool) = (volume.size, manager.pool_of(volume.host.as_deref()));
     manager.notify_volume(&job.context, &volume, "resize.start");
     let mut extend = Extend { manager, volume, new_size, reservations, claim };
-    match steps::run(&mut extend, &[&Grow, &CommitQuota, &Finish], held).await {
+    let outcome = match bearable(&extend.claim) {
+        Ok(()) => steps::run(&mut extend, &[&Grow, &CommitQuota, &Finish], held).await,
+        unbearable => unbearable,
+    };
+    match outcome {
         Ok(()) => {
             let grown = new_size.saturating_sub(old_size);
             manager.allocated.add(&pool, i64::try_from(grown).unwrap_or(i64::MAX));
@@ -87,6 +87,13 @@ impl Extend<'_> {
         self.manager.tell_user(&job.context, ResourceType::Volume, id, MessageAction::ExtendVolume, detail).await;
         Err(fault.into())
     }
+}
+
+/// `error_extending`, whose reservations the caller has given back.
+async fn fail_extend(manager: &VolumeManager, id: &VolumeId, claim: Option<&WorkerClaim>) -> Result<(), Failure> {
+    let change = VolumeChange::status(VolumeStatus::ErrorExtending);
+    let swap = manager.db.volume_finish(id, &Expect::status(VolumeStatus::Extending), &change, claim).await?;
+    settled(swap, &["error_extending"])
 }
 
 /// Has the driver grow the volume; it cannot be made smaller again, and need not be.

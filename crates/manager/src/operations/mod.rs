@@ -1,5 +1,6 @@
 //! The operations, one file each, and the table that leads to them.
 
+mod abandon;
 mod attach_detach;
 mod attachments;
 mod connections;
@@ -22,11 +23,11 @@ use crate::failure::Failure;
 use crate::held::Job;
 use crate::manager::VolumeManager;
 
+pub(crate) use abandon::abandon;
 pub(crate) use create_snapshot::resume as resume_create_snapshot;
 pub(crate) use create_volume::resume as resume_create_volume;
 pub(crate) use delete_snapshot::resume as resume_delete_snapshot;
 pub(crate) use delete_volume::resume as resume_delete_volume;
-pub(crate) use rows::fail_extend;
 
 /// Which slots an operation takes: heavy ones copy data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The operation laws: what must be true of every operation, whatever it does.
 //!
 //! Each operation works; works with every step run twice; fails at each step and unwinds; is carried on after the answer
-//! of each step was lost; stops before the next effect when its lock is lost before each step, and is carried on. And
-//! nothing is left over: no workers row, no lock, no file that no row knows.
+//! of each step was lost; stops before the next effect when its lock is lost before each step, told or known by the clock
+//! alone, and is carried on. And nothing is left over: no workers row, no lock, no file that no row knows.
 
 use async_trait::async_trait;
 use scoria_rpc::Request;
@@ -59,7 +59,7 @@ pub(crate) async fn judge(case: &dyn Case) {
             case.failed(&world).await;
             world.nothing_left_over().await;
         }
-        for trial in [Trial::ReplyLostAt(step), Trial::LockLostAt(step)] {
+        for trial in [Trial::ReplyLostAt(step), Trial::LockLostAt(step), Trial::LeaseOverAt(step)] {
             let (world, request) = arranged(case, trial).await;
             let failure = world.run(&request).await.expect_err("it is interrupted");
             assert!(matches!(failure, Failure::Interrupted(_)), "{trial:?}: {failure}");

@@ -11,7 +11,7 @@ use super::laws::{Case, judge};
 use super::world::{World, create_request, request};
 
 /// What `arrange` made, for the checks.
-struct Made<T>(Mutex<Option<T>>);
+pub(super) struct Made<T>(Mutex<Option<T>>);
 
 impl<T> Default for Made<T> {
     fn default() -> Self {
@@ -20,10 +20,10 @@ impl<T> Default for Made<T> {
 }
 
 impl<T: Clone> Made<T> {
-    fn set(&self, value: T) {
+    pub(super) fn set(&self, value: T) {
         *self.0.lock().unwrap() = Some(value);
     }
-    fn get(&self) -> T {
+    pub(super) fn get(&self) -> T {
         self.0.lock().unwrap().clone().expect("arranged")
     }
 }

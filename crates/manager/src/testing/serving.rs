@@ -8,13 +8,19 @@ use scoria_rpc::{Destination, Error, Request, Transport};
 use serde_json::{Value, json};
 
 use super::script::Trial;
-use super::world::{World, create_request, request};
+use super::world::{PROJECT, World, create_request, request};
 
 const SECONDS: Duration = Duration::from_secs(20);
 
 /// A world whose manager serves.
 async fn serving() -> (World, Arc<dyn Transport>) {
     let world = World::new().await;
+    let transport = serve(&world).await;
+    (world, transport)
+}
+
+/// Has a world's manager serve.
+pub(super) async fn serve(world: &World) -> Arc<dyn Transport> {
     let manager = world.manager.clone();
     world.manager.tasks.spawn("serve", async move { manager.serve().await.unwrap() });
     let transport = world.broker.transport();
@@ -27,15 +33,15 @@ async fn serving() -> (World, Arc<dyn Transport>) {
             Err(error) => panic!("{error}"),
         }
     }
-    (world, transport)
+    transport
 }
 
-fn to_host() -> Destination {
+pub(super) fn to_host() -> Destination {
     Destination::volume("node@local")
 }
 
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    for _ in 0..500 {
+pub(super) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    for _ in 0..3000 {
         if condition().await {
             return;
         }
@@ -168,12 +174,63 @@ async fn work_that_a_dead_process_left_is_taken_up_from_its_row() {
         let kind = scoria_model::ResourceType::Volume;
         world.db.worker_claim(kind, id.as_str(), status, None, me).await.unwrap().unwrap();
     }
-    world.manager.recover().await.unwrap();
+    world.manager.sweep(true).await.unwrap();
     assert_eq!(world.get(&creating.id).await.status, VolumeStatus::Available);
     assert_eq!(&world.read(&creating).0, b"source data");
     assert_eq!(world.db.volume_get(&deleting.id).await.unwrap(), None);
     assert_eq!(world.db.volume_get(&waiting.id).await.unwrap(), None);
     assert_eq!(world.get(&extending.id).await.status, VolumeStatus::ErrorExtending);
+    world.nothing_left_over().await;
+}
+
+#[tokio::test]
+async fn an_extension_that_a_dead_process_left_gives_back_what_that_process_had_reserved() {
+    let world = World::new().await;
+    let volume = world.volume(1).await;
+    world.set_status(&volume.id, VolumeStatus::Extending).await;
+    let deltas = [("gigabytes".to_owned(), 2)].into();
+    let (defaults, expire) = (scoria_db::QuotaDefaults::default(), scoria_model::Timestamp::now().plus_seconds(3600));
+    world.db.quota_reserve(PROJECT, &deltas, &defaults, expire).await.unwrap();
+    sqlx::query("UPDATE reservations SET created_at = '2026-01-01 00:00:00'")
+        .execute(&mut world.raw_database().await)
+        .await
+        .unwrap();
+    // This one is ours: whoever asked is still there.
+    world.db.quota_reserve(PROJECT, &deltas, &defaults, expire).await.unwrap();
+    assert_eq!(world.db.quota_usages(PROJECT).await.unwrap()["gigabytes"].reserved, 4);
+    world.manager.sweep(true).await.unwrap();
+    assert_eq!(world.get(&volume.id).await.status, VolumeStatus::ErrorExtending);
+    assert_eq!(world.db.quota_usages(PROJECT).await.unwrap()["gigabytes"].reserved, 2);
+    world.nothing_left_over().await;
+}
+
+#[tokio::test]
+async fn a_long_runner_that_was_acknowledged_and_then_lost_its_lock_is_found_by_its_row() {
+    let world = World::with(|options| {
+        options.late_ack_ceiling = Duration::from_millis(50);
+        options.recovery_grace = Duration::ZERO;
+    })
+    .await;
+    let transport = serve(&world).await;
+    let volume = world.volume(1).await;
+    world.set_status(&volume.id, VolumeStatus::Deleting).await;
+    world.manager.script.set(Trial::PauseAt(2));
+    let delete = request("delete_volume", json!({"volume": object::encode_volume(&volume)}));
+    transport.cast(&to_host(), delete).await.unwrap();
+    until("before its third step", async || world.manager.script.steps() == 3).await;
+    // Acknowledged: it does not come again when the connections break.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.broker.kill_connections();
+    world.end_leases();
+    world.manager.script.resume();
+    until("interrupted", async || world.manager.running().list().is_empty()).await;
+    assert_eq!(world.broker.waiting("cinder-volume.node@local.node"), 0);
+    assert_eq!(world.get(&volume.id).await.status, VolumeStatus::Deleting);
+    // Rows are told apart by whole seconds.
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    world.manager.script.set(Trial::Plain);
+    world.manager.sweep(false).await.unwrap();
+    assert_eq!(world.db.volume_get(&volume.id).await.unwrap(), None);
     world.nothing_left_over().await;
 }
 

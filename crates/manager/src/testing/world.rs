@@ -15,6 +15,8 @@ use scoria_runtime::{Deadline, Executor, Tasks};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use super::clock::ClockedProvider;
+use super::exports::Exporting;
 use crate::failure::Failure;
 use crate::held::Job;
 use crate::manager::{Parts, VolumeManager};
@@ -39,13 +41,27 @@ pub(crate) struct World {
     pub(crate) manager: Arc<VolumeManager>,
     pub(crate) db: Database,
     pub(crate) broker: MemoryBroker,
+    pub(crate) driver: Arc<Exporting>,
     locks: Coordinator,
+    clocked: ClockedProvider,
     provider: Arc<MemoryProvider>,
     dir: TempDir,
 }
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A world whose manager has other options than the usual ones.
+    pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        let world = Self::not_started(change).await;
+        world.manager.start().await.unwrap();
+        assert!(world.manager.is_driver_ready());
+        world
+    }
+
+    pub(crate) async fn not_started(change: impl FnOnce(&mut Options)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite:///{}", dir.path().join("scoria.sqlite").display());
         let db = Database::connect(&scoria_db::Options::new(url)).await.unwrap();
@@ -53,31 +69,51 @@ impl World {
         let share = dir.path().join("share");
         std::fs::create_dir(&share).unwrap();
         let executor = Executor::new(None, std::time::Duration::from_secs(60));
-        let driver = LocalDriver::new(LocalOptions::new(&share), executor).unwrap();
+        let driver = Arc::new(Exporting::new(LocalDriver::new(LocalOptions::new(&share), executor).unwrap()));
         let provider = Arc::new(MemoryProvider::new());
-        let locks = Coordinator::new(provider.clone());
+        let clocked = ClockedProvider::new(provider.clone());
+        let locks = Coordinator::new(Arc::new(clocked.clone()));
         let broker = MemoryBroker::recording();
+        let mut options = Options { messages_die_with_us: true, ..Options::new("node", "local") };
+        change(&mut options);
         let manager = VolumeManager::new(Parts {
-            options: Options { messages_die_with_us: true, ..Options::new("node", "local") },
+            options,
             db: db.clone(),
             locks: locks.clone(),
-            driver: Arc::new(driver),
+            driver: driver.clone(),
             transport: broker.transport(),
             log: Arc::new(NoLog),
             tasks: Tasks::new(),
         });
-        manager.start().await.unwrap();
-        assert!(manager.is_driver_ready());
         let losing = provider.clone();
         manager.script.on_lock_loss(move |name| {
             assert!(losing.lose(name), "{name} was held");
         });
-        Self { manager, db, broker, locks, provider, dir }
+        let ending = clocked.clone();
+        manager.script.on_lease_end(move || ending.leases_are_over());
+        Self { manager, db, broker, driver, locks, clocked, provider, dir }
     }
 
     /// Locks that another instance takes on the same lock service.
     pub(crate) async fn other_instance(&self, request: LockRequest) -> LockSet {
         Coordinator::new(Arc::new(self.provider.another("other"))).acquire(request).await.unwrap()
+    }
+
+    /// All locks that are held are over by the clock, and nobody has been told.
+    pub(crate) fn end_leases(&self) {
+        self.clocked.leases_are_over();
+    }
+
+    /// Cuts the manager off from the lock service, or lets it reach it again.
+    pub(crate) fn set_locks_down(&self, reason: Option<&str>) {
+        self.provider.set_down(reason);
+    }
+
+    /// A second connection to the database, for mischief.
+    pub(crate) async fn raw_database(&self) -> sqlx::SqliteConnection {
+        let path = self.dir.path().join("scoria.sqlite");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        sqlx::ConnectOptions::connect(&options).await.unwrap()
     }
 
     /// How many locks were ever taken: the memory provider numbers them.
@@ -87,22 +123,47 @@ impl World {
 
     /// An interrupted operation keeps no lock.
     pub(crate) async fn no_lock_is_held(&self) {
+        // A task that was handed the locks to give them back may need a moment.
+        tokio::task::yield_now().await;
         let holders = self.locks.holders().await.unwrap();
         assert!(holders.is_empty(), "locks left: {holders:?}");
     }
 
+    /// Runs a request. One that is interrupted is left as by a process that died.
     pub(crate) async fn run(&self, request: &Request) -> Result<Value, Failure> {
+        operations::run(&self.manager, &self.job(request, false), request).await
+    }
+
+    /// A request in hand, `again` if not for the first time.
+    pub(crate) fn job(&self, request: &Request, again: bool) -> Job {
         let key = crate::args::key(&request.args).unwrap_or_default();
         let entry = self.manager.running.enter(&request.method, &key, None).unwrap();
         let method = operations::METHODS.iter().find(|method| method.name == request.method).unwrap();
-        let job = Job {
-            context: request.context.clone(),
-            operation: method.name,
-            resource: key,
-            deadline: Deadline::NEVER,
-            entry: Arc::new(entry),
-        };
-        operations::run(&self.manager, &job, request).await
+        Job::new(request.context.clone(), method.name, key, Deadline::NEVER, entry, again)
+    }
+
+    /// Another member of the cluster, alive, on the same lock service, database, broker and share.
+    pub(crate) async fn member(&self, host: &str) -> Arc<VolumeManager> {
+        let executor = Executor::new(None, std::time::Duration::from_secs(60));
+        let driver = LocalDriver::new(LocalOptions::new(self.share()), executor).unwrap();
+        let manager = VolumeManager::new(Parts {
+            options: Options { host: host.to_owned(), ..self.manager.options.clone() },
+            db: self.db.clone(),
+            locks: Coordinator::new(Arc::new(self.provider.another(host))),
+            driver: Arc::new(driver),
+            transport: self.broker.transport(),
+            log: Arc::new(NoLog),
+            tasks: Tasks::new(),
+        });
+        manager.start().await.unwrap();
+        manager.start_reports();
+        manager
+    }
+
+    /// The manager's process is gone as far as others can tell: its locks are.
+    pub(crate) async fn die(&self) {
+        use scoria_coordination::Provider;
+        self.provider.close().await;
     }
 
     pub(crate) fn share(&self) -> std::path::PathBuf {

@@ -45,7 +45,10 @@ impl Levels {
             let wrong = |source| LogError::Level { entry: entry.clone(), source };
             let (name, level) = entry.split_once('=').ok_or_else(|| wrong(UnknownLevel(String::new())))?;
             let level = parse(level.trim()).map_err(wrong)?;
-            levels.prefixes.insert(own_name(name.trim()), level);
+            match name.trim() {
+                "root" => levels.root = level,
+                name => drop(levels.prefixes.insert(own_name(name), level)),
+            }
         }
         Ok(levels)
     }
@@ -144,7 +147,7 @@ pub(super) fn logger(target: &str) -> String {
 }
 
 /// `cinder` and what is below it are called `scoria` here.
-fn own_name(name: &str) -> String {
+pub(super) fn own_name(name: &str) -> String {
     match name.strip_prefix("cinder") {
         Some(rest) if rest.is_empty() || rest.starts_with('.') => format!("scoria{rest}"),
         _ => logger(name),

@@ -3,23 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use jiff::Zoned;
+use jiff::fmt::strtime::BrokenDownTime;
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
-use time::macros::format_description;
 use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
+use tracing::{Event, Level};
 
-use super::LogFormat;
+use super::LogError;
 use super::levels::{level_name, logger};
-use super::output::Output;
 
 /// What a span or an event carries.
 #[derive(Debug, Default)]
-struct Fields(BTreeMap<&'static str, String>);
+pub(super) struct Fields(pub(super) BTreeMap<&'static str, String>);
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -38,194 +33,131 @@ impl Visit for Fields {
 /// For whom the work is done.
 const IDENTITY: [&str; 3] = ["request_id", "user", "project"];
 
-/// Writes one line for each event.
+/// What is to be said, before it has a form.
 #[derive(Debug)]
-pub(super) struct Printer {
-    format: LogFormat,
-    output: Output,
+pub(super) struct Record<'a> {
+    pub(super) level: Level,
+    pub(super) logger: String,
+    /// Local time.
+    pub(super) now: Zoned,
+    pub(super) file: Option<&'a str>,
+    pub(super) line: Option<u32>,
+    message: String,
+    /// The fields of the spans around it.
+    pub(super) around: BTreeMap<&'static str, String>,
+    /// Its own fields.
+    own: BTreeMap<&'static str, String>,
 }
 
-impl Printer {
-    pub(super) fn new(format: LogFormat, output: Output) -> Self {
-        Self { format, output }
-    }
-}
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Printer {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        if let Some(span) = context.span(id) {
-            let mut fields = Fields::default();
-            attributes.record(&mut fields);
-            span.extensions_mut().insert(fields);
-        }
-    }
-
-    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        if let Some(span) = context.span(id)
-            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
-        {
-            values.record(fields);
-        }
-    }
-
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut around = Fields::default();
-        // From the outside in: the inner span's word counts.
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
-            if let Some(fields) = span.extensions().get::<Fields>() {
-                around.0.extend(fields.0.iter().map(|(name, value)| (*name, value.clone())));
-            }
-        }
+impl<'a> Record<'a> {
+    /// Records of the `log` crate carry their logger in a field.
+    pub(super) fn new(event: &Event<'a>, around: BTreeMap<&'static str, String>) -> Self {
+        let metadata = event.metadata();
         let mut own = Fields::default();
         event.record(&mut own);
-        let line = match self.format {
-            LogFormat::Oslo => oslo(event.metadata(), OffsetDateTime::now_utc(), &around, own),
-            LogFormat::Json => json_line(event.metadata(), OffsetDateTime::now_utc(), around, own),
-        };
-        self.output.write(&line);
-    }
-}
-
-/// The message and the logger's name; records of the `log` crate carry theirs in fields.
-fn message_and_name(metadata: &Metadata<'_>, own: &mut Fields) -> (String, String) {
-    let message = own.0.remove("message").unwrap_or_default();
-    let target = own.0.remove("log.target");
-    own.0.retain(|name, _| !name.starts_with("log."));
-    (message, logger(target.as_deref().unwrap_or(metadata.target())))
-}
-
-/// `logging_context_format_string` of oslo.log, with user and project as the identity. Fields of the event follow the message.
-fn oslo(metadata: &Metadata<'_>, now: OffsetDateTime, around: &Fields, mut own: Fields) -> String {
-    let (message, name) = message_and_name(metadata, &mut own);
-    let identity = match around.0.get(IDENTITY[0]) {
-        Some(_) => IDENTITY.map(|part| around.0.get(part).map_or("-", String::as_str)).join(" "),
-        None => "-".to_owned(),
-    };
-    let pid = std::process::id();
-    let mut line = format!("{} {pid} {} {name} [{identity}] {message}", timestamp(now), level_name(*metadata.level()));
-    for (name, value) in &own.0 {
-        let _ = write!(line, " {name}={value}"); // to a String: cannot fail
-    }
-    line.push('\n');
-    line
-}
-
-/// The keys of `oslo_log/formatters.py: JSONFormatter` that mean something here.
-fn json_line(metadata: &Metadata<'_>, now: OffsetDateTime, mut around: Fields, mut own: Fields) -> String {
-    let (message, name) = message_and_name(metadata, &mut own);
-    let mut context = Map::new();
-    for part in IDENTITY {
-        if let Some(value) = around.0.remove(part) {
-            context.insert(part.to_owned(), value.into());
+        let mut own = own.0;
+        let message = own.remove("message").unwrap_or_default();
+        let target = own.remove("log.target");
+        own.retain(|name, _| !name.starts_with("log."));
+        Self {
+            level: *metadata.level(),
+            logger: logger(target.as_deref().unwrap_or(metadata.target())),
+            now: Zoned::now(),
+            file: metadata.file(),
+            line: metadata.line(),
+            message,
+            around,
+            own,
         }
     }
-    around.0.extend(own.0);
-    let extra: Map<String, Value> = around.0.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-    let line = json!({
-        "asctime": timestamp(now),
-        "levelname": level_name(*metadata.level()),
-        "name": name,
-        "process": std::process::id(),
-        "pathname": metadata.file(),
-        "lineno": metadata.line(),
-        "message": message,
-        "context": context,
-        "extra": extra,
-    });
-    format!("{line}\n")
+
+    pub(super) fn level_name(&self) -> &'static str {
+        level_name(self.level)
+    }
+
+    /// `logging_context_format_string` of oslo.log, with user and project as the identity. Fields of the event follow the
+    /// message; they come from users and stay on the line.
+    pub(super) fn oslo(&self, date_format: &str) -> String {
+        let identity = match self.around.get(IDENTITY[0]) {
+            Some(_) => IDENTITY.map(|part| self.around.get(part).map_or("-", String::as_str)).join(" "),
+            None => "-".to_owned(),
+        };
+        let (time, millis, pid) = (self.time(date_format), self.now.millisecond(), std::process::id());
+        let (level, name, message) = (self.level_name(), &self.logger, &self.message);
+        let mut line = format!("{time}.{millis:03} {pid} {level} {name} [{identity}] {message}");
+        for (name, value) in &self.own {
+            // To a String: cannot fail.
+            let _ = match value.contains(char::is_control) {
+                true => write!(line, " {name}={value:?}"),
+                false => write!(line, " {name}={value}"),
+            };
+        }
+        line.push('\n');
+        line
+    }
+
+    /// The keys of `oslo_log/formatters.py: JSONFormatter` that mean something here.
+    pub(super) fn json(&self, date_format: &str) -> String {
+        let mut context = Map::new();
+        let mut extra = Map::new();
+        for (name, value) in self.around.iter().chain(&self.own) {
+            let of = if IDENTITY.contains(name) { &mut context } else { &mut extra };
+            of.insert((*name).to_owned(), value.as_str().into());
+        }
+        let line = json!({
+            "asctime": self.time(date_format),
+            "msecs": self.now.millisecond(),
+            "levelname": self.level_name(),
+            "name": self.logger,
+            "process": std::process::id(),
+            "pathname": self.file,
+            "lineno": self.line,
+            "message": self.message,
+            "context": Value::Object(context),
+            "extra": extra,
+        });
+        format!("{line}\n")
+    }
+
+    /// The format was checked at start.
+    fn time(&self, date_format: &str) -> String {
+        BrokenDownTime::from(&self.now).to_string(date_format).unwrap_or_default()
+    }
 }
 
-fn timestamp(now: OffsetDateTime) -> String {
-    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]");
-    now.format(&format).unwrap_or_default()
+/// Whether times can be written like this.
+pub(super) fn check_date_format(format: &str) -> Result<(), LogError> {
+    let written = BrokenDownTime::from(&Zoned::now()).to_string(format);
+    written.map(drop).map_err(|error| LogError::DateFormat { format: format.to_owned(), problem: error.to_string() })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::{Registry, reload};
-
-    use super::super::LogHandle;
-    use super::super::levels::Levels;
+pub(super) mod tests {
     use super::*;
+    use crate::logging::DATE_FORMAT;
 
-    /// What `work` logs, and the handle it may change levels with.
-    fn logged(test: &str, format: LogFormat, work: impl FnOnce(&LogHandle)) -> Vec<String> {
-        let path = std::env::temp_dir().join(format!("scoria-line-{test}-{}", std::process::id()));
-        let output = Output::open(Some(path.clone()), false).unwrap();
-        let (filter, handle) = reload::Layer::<_, Registry>::new(Levels::new(false, &[]).unwrap());
-        let subscriber = tracing_subscriber::registry().with(filter).with(Printer::new(format, output));
-        tracing::subscriber::with_default(subscriber, || work(&LogHandle(handle)));
-        let text = std::fs::read_to_string(Path::new(&path)).unwrap();
-        std::fs::remove_file(path).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn a_line_names_time_process_level_logger_and_request() {
-        let lines = logged("oslo", LogFormat::Oslo, |_| {
-            tracing::info!("ready");
-            let request =
-                tracing::info_span!("request", request_id = "req-1", user = "u1", project = tracing::field::Empty);
-            let _entered = request.enter();
-            tracing::warn!(volume = "v1", size = 3, "slow");
-            request.record("project", "p1");
-            tracing::info_span!("step", name = "create").in_scope(|| tracing::error!("failed"));
-        });
-        let name = "scoria.runtime.logging.line.tests";
-        let pid = std::process::id();
-        let endings = [
-            format!("{pid} INFO {name} [-] ready"),
-            format!("{pid} WARNING {name} [req-1 u1 -] slow size=3 volume=v1"),
-            format!("{pid} ERROR {name} [req-1 u1 p1] failed"),
-        ];
-        assert_eq!(lines.len(), endings.len());
-        for (line, ending) in lines.iter().zip(endings) {
-            let (time, rest) = line.split_at("2026-11-22 04:59:27.123 ".len());
-            assert_eq!(rest, ending);
-            assert!(time.as_bytes()[10] == b' ' && time.as_bytes()[19] == b'.', "{time}");
+    /// Of 04:59:27.123 on the second of November, in a zone that is eight hours before Greenwich.
+    pub(in crate::logging) fn record(level: Level, message: &str) -> Record<'static> {
+        Record {
+            level,
+            logger: "scoria.test".to_owned(),
+            now: "2026-11-02T04:59:27.123-08:00[-08:00]".parse().unwrap(),
+            file: Some("test.rs"),
+            line: Some(7),
+            message: message.to_owned(),
+            around: BTreeMap::from([("request_id", "req-1".to_owned())]),
+            own: BTreeMap::new(),
         }
     }
 
     #[test]
-    fn a_json_line_has_oslos_keys() {
-        let lines = logged("json", LogFormat::Json, |_| {
-            let span = tracing::info_span!("request", request_id = "req-1", user = "u1", project = "p1", volume = "v1");
-            span.in_scope(|| tracing::error!(error = "no \"space\"", "failed\ntwice"));
-        });
-        let line: Value = serde_json::from_str(&lines[0]).unwrap();
-        assert_eq!(line["message"], "failed\ntwice");
-        assert_eq!(line["levelname"], "ERROR");
-        assert_eq!(line["context"], json!({"request_id": "req-1", "user": "u1", "project": "p1"}));
-        assert_eq!(line["extra"], json!({"volume": "v1", "error": "no \"space\""}));
-    }
-
-    #[test]
-    fn levels_change_while_running_and_requests_stay_known() {
-        let lines = logged("levels", LogFormat::Oslo, |handle| {
-            for step in 0..5 {
-                match step {
-                    1 => handle.set_debug(true),
-                    2 => handle.set_level("cinder", "error").unwrap(),
-                    3 => handle.set_level("scoria.runtime", "INFO").unwrap(),
-                    4 => assert!(handle.set_level("scoria", "loud").is_err()),
-                    _ => {}
-                }
-                let span = tracing::info_span!("request", request_id = "req-1");
-                span.in_scope(|| {
-                    tracing::debug!("debug {step}");
-                    tracing::info!("info {step}");
-                    tracing::error!("error {step}");
-                });
-            }
-            assert_eq!(handle.levels("scoria.runtime")["scoria.runtime"], "INFO");
-            assert_eq!(handle.levels("cinder.db")["scoria.db"], "ERROR");
-        });
-        let ends: Vec<_> = lines.iter().map(|line| line.split("[req-1 - -] ").nth(1).unwrap()).collect();
-        let expected =
-            ["info 0", "error 0", "debug 1", "info 1", "error 1", "error 2", "info 3", "error 3", "info 4", "error 4"];
-        assert_eq!(ends, expected);
+    fn the_time_is_local_and_looks_as_it_is_asked_to() {
+        let record = record(Level::INFO, "ready");
+        let pid = std::process::id();
+        let rest = format!("123 {pid} INFO scoria.test [req-1 - -] ready\n");
+        assert_eq!(record.oslo(DATE_FORMAT), format!("2026-11-02 04:59:27.{rest}"));
+        assert_eq!(record.oslo("%d/%b/%y %I:%M %p %z"), format!("02/Nov/26 04:59 AM -0800.{rest}"));
+        let json: Value = serde_json::from_str(&record.json("%H")).unwrap();
+        assert_eq!((&json["asctime"], &json["msecs"], &json["lineno"]), (&"04".into(), &123.into(), &7.into()));
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{Error, Features, Health, Holder, Mode, Owner, Scope, WaitPolicy};
+use crate::{Error, Features, Health, Holder, Owner, Scope, WaitPolicy};
 
 /// Somebody's wish for one lock: what a record is written with and recognised by.
 #[derive(Debug, Clone)]
@@ -17,10 +17,10 @@ pub(crate) struct Claim {
     pub(crate) name: String,
     /// New for each wish, 32 hexadecimal digits: whoever finds it in a record knows that the record is this wish's.
     pub(crate) id: String,
-    /// A store without shared mode only sees exclusive ones.
-    pub(crate) mode: Mode,
     /// For the list of holders.
     pub(crate) owner: Owner,
+    /// Since when it is wished for.
+    pub(crate) since: Instant,
 }
 
 /// A record that is this claim's.
@@ -29,23 +29,25 @@ pub(crate) struct Taken {
     /// Fencing token, where the service has them.
     pub(crate) token: Option<u64>,
     /// When the service may give the lock to somebody else, counted from when the request was *sent* (or from when the
-    /// session it hangs on was last confirmed). The margin is taken off elsewhere.
+    /// session it hangs on was last confirmed). The engine takes off a margin.
     pub(crate) deadline: Instant,
 }
 
 /// The answer to one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Take {
-    /// It is ours now.
+    /// It is ours now, or was already: by an earlier request of the same claim whose answer was lost.
     Taken(Taken),
-    /// Somebody else has it, for at least so long unless it is given back, where that is known.
+    /// Somebody else has it (or is to have it next). When to look again if nothing wakes us before, where the service knows
+    /// better than [`LeaseStore::poll_interval`]: the rest of the record's life, the polling of a holder that wakes nobody.
     Held(Option<Duration>),
 }
 
 /// A lock service that keeps one record per lock, which goes by itself after a time unless it is extended.
 ///
-/// Every method is one attempt on the current connection. An error means that nobody knows whether the service did it;
-/// [`super::LeasedProvider`] finds out. No method may be harmed by being dropped half-way.
+/// Every method is one attempt on the current connection. An error ([`Error::Unavailable`]) means that nobody knows whether the
+/// service did it; [`super::LeasedProvider`] finds out. Any other kind of error means that it was refused and not done. No
+/// method may be harmed by being dropped half-way; one that takes longer than a third of the time to live is.
 #[async_trait]
 pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     /// Scheme of its URL, for logs and metrics.
@@ -65,20 +67,41 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
 
     /// How long a record lives without being extended.
     fn time_to_live(&self) -> Duration;
-    /// The longest a waiter goes without looking: what a release by a Python peer, or a missed notification, may cost.
+    /// The longest a waiter goes without looking: what a missed notification may cost.
     fn poll_interval(&self) -> Duration;
+    /// Whether the service itself has a queue, in which every waiter gets its turn, and lets polling peers in. Where it does
+    /// not, only one waiter of each instance talks to it, and the engine makes room for others: see [`super::courtesy`].
+    fn keeps_order(&self) -> bool {
+        false
+    }
+    /// Whether [`LeaseStore::watch`] wakes waiters of Scoria.
+    fn notifies(&self) -> bool {
+        true
+    }
+    /// How often Python peers look whether a lock has become free; `None` when there can be none.
+    fn peers_poll(&self) -> Option<Duration> {
+        None
+    }
+    /// Resolves when whatever is held has to be looked at at once, by [`LeaseStore::extend`]: a new connection may lead to a server
+    /// that knows nothing of it, or the server is known to have forgotten it. What happened since the last call counts.
+    async fn suspect(&self) {
+        std::future::pending().await
+    }
 
     /// Tries once to take the lock. One round trip.
     async fn take(&self, claim: &Claim) -> Result<Take, Error>;
-    /// Extends all of them, in as few round trips as possible. For each its new deadline, or `None` when it is no longer ours.
+    /// Extends all of them, in as few round trips as possible. For each, in the same order, its new deadline, or `None` when it
+    /// is no longer ours. Also asked without a connection: a service that forgets with it says so at once.
     async fn extend(&self, claims: &[Arc<Claim>]) -> Result<Vec<Option<Instant>>, Error>;
     /// Whether the record is this claim's: after an answer that never came, and for [`crate::HeldLock::verify`].
     async fn find(&self, claim: &Claim) -> Result<Option<Taken>, Error>;
-    /// Removes the record if it is this claim's, and wakes waiters where the service can. False when it was not ours. One round trip.
+    /// Removes the record if it is this claim's, and wakes waiters where the service can; takes the claim out of the queue if it
+    /// stands in one. False when the record was not ours. One round trip.
     async fn give_back(&self, claim: &Claim) -> Result<bool, Error>;
-    /// Wakes when the lock may have become free. Called once somebody has to wait; the subscription ends when the receiver is
-    /// dropped. A store whose service cannot notify returns a receiver that never wakes.
-    async fn watch(&self, name: &str) -> Result<watch::Receiver<()>, Error>;
+    /// Wakes when the lock may have become free for this claim. Called once somebody has to wait, and before the next try: a
+    /// service that keeps order lines the claim up here. The subscription ends when the receiver is dropped; the sender's end
+    /// means that notifications were lost. A store whose service cannot notify returns a receiver that never wakes.
+    async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error>;
 
     /// Holders and waiters, as far as [`Features::listing`] promises; names without the prefix.
     async fn list(&self) -> Result<Vec<Holder>, Error>;

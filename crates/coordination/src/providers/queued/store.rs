@@ -10,7 +10,9 @@ use crate::{Error, Features, Health, Holder, Mode, Owner, WaitPolicy};
 /// The session that everything of this process hangs on: when it ends, the service removes all our contenders.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
-    /// Good until its deadline (with the margin taken off), put off by each confirmed beat.
+    /// Good until its deadline (with the margin taken off), put off by each confirmed beat. The store cares for the beats and
+    /// for [`Lease::expired`]; once the lease is lost it abandons the session: nothing keeps that alive at the service any
+    /// more, and what hangs on it goes with it.
     pub(crate) lease: Lease,
     /// Rises with each new session.
     pub(crate) generation: u64,
@@ -27,6 +29,13 @@ pub(crate) struct Ticket {
     pub(crate) owner: Owner,
 }
 
+impl Ticket {
+    /// A new wish.
+    pub(crate) fn new(mode: Mode, owner: &Owner) -> Self {
+        Self { id: uuid::Uuid::new_v4().simple().to_string(), mode, owner: owner.clone() }
+    }
+}
+
 /// One place in the queue for a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contender {
@@ -36,6 +45,8 @@ pub(crate) struct Contender {
     pub(crate) order: u64,
     /// A Python peer's is exclusive.
     pub(crate) mode: Mode,
+    /// Its fencing token, where the service has them; only known of our own places, or where it costs nothing.
+    pub(crate) token: Option<u64>,
 }
 
 /// Our own new place, and everybody's.
@@ -49,8 +60,9 @@ pub(crate) struct Entered {
 
 /// A lock service in which contenders for a lock queue up; the first has it.
 ///
-/// Every method is one attempt in the given session. An error means that nobody knows whether the service did it;
-/// [`super::QueuedProvider`] finds out. No method may be harmed by being dropped half-way.
+/// Every method is one attempt in the given session, with a time limit of the store's own, and may be dropped half-way.
+/// [`Error::Unavailable`] means that nobody knows whether the service did it; [`super::QueuedProvider`] finds out. Any other
+/// error means that it was not done and that trying again is of no use: it goes to whoever asked.
 #[async_trait]
 pub(crate) trait QueueStore: Debug + Send + Sync + 'static {
     /// Scheme of its URL, for logs and metrics.
@@ -64,23 +76,23 @@ pub(crate) trait QueueStore: Debug + Send + Sync + 'static {
     /// The current session, waiting for one if one may.
     async fn session(&self, wait: WaitPolicy) -> Result<Session, Error>;
 
-    /// Queues up for `name` (complete, with the prefix) and lists the queue: one round trip where the lock was used before.
+    /// Queues up for `name` (complete, with the prefix) and lists the queue: one round trip. Called once per ticket.
     async fn enter(&self, session: &Session, name: &str, ticket: &Ticket) -> Result<Entered, Error>;
     /// Everybody in the queue, in order.
     async fn queue(&self, session: &Session, name: &str) -> Result<Vec<Contender>, Error>;
-    /// Our own place, looked for by the ticket: after an answer that never came.
+    /// Our own place, looked for by the ticket: after an answer that never came. `None` is final: an [`QueueStore::enter`] that
+    /// was not answered and is not found takes no effect later either.
     async fn find(&self, session: &Session, name: &str, ticket: &Ticket) -> Result<Option<Contender>, Error>;
-    /// Resolves once the contender has gone, or may have gone.
+    /// Resolves once the contender has gone, or may have gone; at once when it is not there. Also called for our own place, to
+    /// notice that it was taken away.
     async fn gone(&self, session: &Session, name: &str, contender: &Contender) -> Result<(), Error>;
     /// Takes our own place out of the queue; false when it was no longer there. One round trip.
     async fn leave(&self, session: &Session, name: &str, own: &Contender) -> Result<bool, Error>;
-    /// The fencing token of our own place, where the service has them.
-    fn token(&self, own: &Contender) -> Option<u64>;
 
     /// Holders and waiters of every lock; names without the prefix.
     async fn list(&self) -> Result<Vec<Holder>, Error>;
-    /// Removes the contender that has the lock, whosever it is; false when there was none.
+    /// Removes whoever has the lock ([`super::have_it`]), a Python peer included; false when there was none.
     async fn break_lock(&self, name: &str) -> Result<bool, Error>;
-    /// Ends the session and the connection.
+    /// Ends the session (its lease is lost then) and the connection.
     async fn close(&self);
 }

@@ -1,0 +1,84 @@
+//! `scoria locks break`: takes a lock away from whoever holds it.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use scoria_runtime::logging;
+use serde_json::json;
+
+use super::locks_at::{Line, Locks, check_name};
+use crate::exit::{Exit, Failure, Result};
+use crate::output::{Format, print};
+use crate::target::Target;
+
+pub(super) async fn run(name: &str, yes: bool, target: &Target) -> Result {
+    check_name(name)?;
+    let locks = Locks::open(target).await?;
+    if matches!(locks, Locks::Service(_)) {
+        // Where the services of that configuration log. With --verbose it goes to the terminal already.
+        let _ = logging::init(scoria_service::log::options(&target.config()?)?);
+    }
+    let broken = with(&locks, name, yes, target.format()).await;
+    locks.close().await;
+    broken
+}
+
+async fn with(locks: &Locks, name: &str, yes: bool, format: Format) -> Result {
+    let lock = locks.of(name).await?;
+    if lock.holders.is_empty() && lock.tells_all_holders() {
+        return Err(Failure::not_found(format!("nobody holds lock '{name}'")));
+    }
+    let warning = warning(name, &lock.holders);
+    if !yes && !confirmed(&warning)? {
+        return Err(Failure::failed(format!("lock '{name}' was left as it is")));
+    }
+    let by = operator();
+    let broken = locks.take_away(name, &by).await?;
+    let from = list(&broken);
+    if matches!(locks, Locks::Service(_)) {
+        tracing::warn!(lock = name, by, from, "lock was taken away from its holder");
+    }
+    match format {
+        Format::Json => Format::Json.one(&json!({"name": name, "broken": broken}))?,
+        Format::Table => print(&format!("lock '{name}' was taken away from {from}\n"))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// What it means, before it is done.
+fn warning(name: &str, holders: &[Line]) -> String {
+    let peer = holders.is_empty() || holders.iter().any(|holder| holder.operation.is_empty());
+    let then = match peer {
+        true => "A holder that is a Python service does not notice, and works on beside the next one",
+        false => "The holder stops its work as soon as it notices",
+    };
+    format!("Lock '{name}' is held by {}. {then}.", list(holders))
+}
+
+fn list(holders: &[Line]) -> String {
+    let described: Vec<_> = holders.iter().map(Line::describe).collect();
+    if described.is_empty() { "somebody whom the lock service does not name".to_owned() } else { described.join("; ") }
+}
+
+/// Asks on the terminal.
+fn confirmed(warning: &str) -> Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!(
+            "{warning} There is no terminal to ask on: add --yes if it is to be broken"
+        )));
+    }
+    let failed = |error: io::Error| Failure::failed(format!("cannot ask on the terminal: {error}"));
+    let mut out = io::stderr().lock();
+    let shown: String = warning.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    write!(out, "{shown}\nBreak it? [y/N] ").and_then(|()| out.flush()).map_err(failed)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(failed)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+}
+
+/// Who does it, for the log: `user@host`.
+fn operator() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+    let host = nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |host| host.to_string_lossy().into_owned());
+    format!("{user}@{host}")
+}

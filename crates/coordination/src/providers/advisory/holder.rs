@@ -1,0 +1,351 @@
+//! The task that has a connection: it takes the lock, keeps it alive, and gives it back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use scoria_runtime::{CancellationToken, Deadline};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::{ANSWER_WITHIN, Server, Session, Shared, busy, silent};
+use crate::lease::Lease;
+use crate::{Error, WaitPolicy};
+
+/// Longest wait at the server in one go: it has to be a number.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// Pause after a failed try, so that a server that refuses connections is not hammered.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How many connections without a lock are kept for the next ones.
+const MOST_IDLE: usize = 4;
+
+/// What the holder of a lock may want.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Ask the server; the lease tells the answer.
+    Verify(oneshot::Sender<()>),
+    /// Give it back; true when it was ours to the end.
+    Release(oneshot::Sender<bool>),
+}
+
+type Orders = mpsc::UnboundedSender<Order>;
+type Granted = Result<(Lease, Orders), Error>;
+
+/// A lock of the server that we hold; dropping it gives it back in the background.
+#[derive(Debug)]
+pub(super) struct Grip {
+    lease: Lease,
+    orders: Orders,
+    key: String,
+    grips: Grips,
+}
+
+/// The locks of the server that this process holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Grips(Arc<Mutex<HashMap<String, Weak<Grip>>>>);
+
+impl Grips {
+    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<Grip>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock if we hold it.
+    pub(super) fn held(&self, key: &str) -> Option<Arc<Grip>> {
+        let grip = self.table().get(key).and_then(Weak::upgrade);
+        grip.filter(|grip| !grip.lease.is_lost())
+    }
+
+    pub(super) fn insert(&self, key: &str, lease: Lease, orders: Orders) -> Arc<Grip> {
+        let grip = Arc::new(Grip { lease, orders, key: key.to_owned(), grips: self.clone() });
+        self.table().insert(key.to_owned(), Arc::downgrade(&grip));
+        grip
+    }
+}
+
+impl Grip {
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    pub(super) async fn verify(&self) {
+        let (reply, replied) = oneshot::channel();
+        if self.orders.send(Order::Verify(reply)).is_err() || replied.await.is_err() {
+            self.lease.lose("its connection has ended");
+        }
+    }
+
+    pub(super) async fn release(self) -> bool {
+        let (reply, replied) = oneshot::channel();
+        let released = self.orders.send(Order::Release(reply)).is_ok() && replied.await.unwrap_or(false);
+        if !released {
+            self.lease.lose("its connection has ended");
+        }
+        released
+    }
+}
+
+impl Drop for Grip {
+    fn drop(&mut self) {
+        let mut table = self.grips.table();
+        if table.get(&self.key).is_some_and(|grip| grip.strong_count() == 0) {
+            table.remove(&self.key);
+        }
+    }
+}
+
+/// Connections without a lock.
+#[derive(Debug)]
+pub(super) struct Idle<S> {
+    sessions: Mutex<Vec<(Instant, S)>>,
+    longest: Duration,
+}
+
+impl<S: Session> Idle<S> {
+    /// Keeps them for at most `longest`.
+    pub(super) fn new(longest: Duration) -> Self {
+        Self { sessions: Mutex::default(), longest }
+    }
+
+    fn sessions(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, S)>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<S> {
+        let mut sessions = self.sessions();
+        sessions.retain(|(since, _)| since.elapsed() < self.longest);
+        sessions.pop().map(|(_, session)| session)
+    }
+
+    fn put(&self, session: S) {
+        let mut sessions = self.sessions();
+        if sessions.len() < MOST_IDLE {
+            sessions.push((Instant::now(), session));
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        let sessions = std::mem::take(&mut *self.sessions());
+        for (_, session) in sessions {
+            let _ = timeout(ANSWER_WITHIN, session.close()).await;
+        }
+    }
+}
+
+/// Takes the lock, answers, and keeps it until it is given back or lost. When nobody waits for the answer any more, the
+/// connection is closed: that withdraws the attempt.
+pub(super) async fn run<S: Server>(
+    shared: Arc<Shared<S>>,
+    name: String,
+    wait: WaitPolicy,
+    mut answer: oneshot::Sender<Granted>,
+) {
+    let stopping = shared.heart.stopping();
+    let taken = tokio::select! {
+        biased;
+        () = stopping.cancelled() => Err(Error::Closed),
+        () = answer.closed() => return,
+        taken = take(&shared, &name, wait) => taken,
+    };
+    let (session, lease, sent) = match taken {
+        Ok(taken) => taken,
+        Err(error) => {
+            let _ = answer.send(Err(error));
+            return;
+        }
+    };
+    let (orders, ordered) = mpsc::unbounded_channel();
+    // When nobody is there any more, dropping the orders makes it given back.
+    let _ = answer.send(Ok((lease.clone(), orders)));
+    let holding = Holding { shared, name, session, lease, beaten: sent };
+    holding.keep(ordered, &stopping).await;
+}
+
+/// The connection with the lock, its lease, and when the request was sent from which the lease counts.
+type Taken<S> = (<S as Server>::Session, Lease, Instant);
+
+async fn take<S: Server>(shared: &Shared<S>, name: &str, wait: WaitPolicy) -> Result<Taken<S>, Error> {
+    let deadline = match wait {
+        // One try, also when the deadline has passed before it.
+        WaitPolicy::Until(deadline) if !deadline.has_passed() => deadline,
+        _ => {
+            let one_try = timeout(ANSWER_WITHIN, try_once(shared, name));
+            return one_try.await.unwrap_or_else(|_| Err(silent()));
+        }
+    };
+    loop {
+        shared.link.ready(WaitPolicy::Until(deadline)).await?;
+        let error = tokio::select! {
+            biased;
+            waited = wait_at_server(shared, name, deadline) => match waited {
+                Ok(Some(taken)) => return Ok(taken),
+                Ok(None) => continue,
+                Err(error) => error,
+            },
+            // The server is silent: our place in its queue may be gone, or worth nothing.
+            () = down(shared) => continue,
+            () = deadline.wait() => return Err(busy(name)),
+        };
+        if deadline.has_passed() {
+            return Err(error);
+        }
+        tracing::debug!(%error, lock = name, "waiting for the lock anew");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Resolves once the connection that tells how the server is has gone.
+async fn down<S: Server>(shared: &Shared<S>) {
+    while shared.link.current().is_ok() {
+        tokio::time::sleep(shared.beat).await;
+    }
+}
+
+async fn try_once<S: Server>(shared: &Shared<S>, name: &str) -> Result<Taken<S>, Error> {
+    shared.link.ready(WaitPolicy::No).await?;
+    loop {
+        let kept = shared.idle.take();
+        let was_kept = kept.is_some();
+        let mut session = match kept {
+            Some(session) => session,
+            None => shared.server.connect().await?,
+        };
+        let sent = Instant::now();
+        match session.lock(name, None).await {
+            Ok(true) => return Ok((session, shared.lease(sent), sent)),
+            Ok(false) => {
+                shared.idle.put(session);
+                return Err(busy(name));
+            }
+            // It was closed while nobody used it.
+            Err(_) if was_kept => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Waits in the server's queue; `None` when the time there is over, or a kept connection turned out to be closed.
+async fn wait_at_server<S: Server>(
+    shared: &Shared<S>,
+    name: &str,
+    deadline: Deadline,
+) -> Result<Option<Taken<S>>, Error> {
+    let kept = shared.idle.take();
+    let was_kept = kept.is_some();
+    let mut session = match kept {
+        Some(session) => session,
+        None => timeout(ANSWER_WITHIN, shared.server.connect()).await.unwrap_or_else(|_| Err(silent()))?,
+    };
+    let wait = deadline.remaining().map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
+    let mut sent = Instant::now();
+    match session.lock(name, Some(wait)).await {
+        Ok(true) => {}
+        Ok(false) => {
+            shared.idle.put(session);
+            return Ok(None);
+        }
+        Err(_) if was_kept => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    // The server began to count when it granted the lock, which is after this was sent; after a long wait that is of no use.
+    if sent.elapsed() > shared.server.session_timeout() / 4 {
+        sent = Instant::now();
+        if !session.beat(Some(name)).await? {
+            return Ok(None);
+        }
+    }
+    Ok(Some((session, shared.lease(sent), sent)))
+}
+
+impl<S: Server> Shared<S> {
+    /// A lease that ends well before the server may give up on a connection from which it heard last after `sent`.
+    fn lease(&self, sent: Instant) -> Lease {
+        Lease::until(self.lease_end(sent))
+    }
+
+    fn lease_end(&self, sent: Instant) -> Instant {
+        let timeout = self.server.session_timeout();
+        sent + timeout - timeout / 6
+    }
+}
+
+/// A lock that is held.
+struct Holding<S: Server> {
+    shared: Arc<Shared<S>>,
+    name: String,
+    session: S::Session,
+    lease: Lease,
+    beaten: Instant,
+}
+
+impl<S: Server> Holding<S> {
+    /// Keeps the lock until it is given back or lost. A lost one's connection is dropped, which frees it at the server too.
+    async fn keep(mut self, mut orders: mpsc::UnboundedReceiver<Order>, stopping: &CancellationToken) {
+        let reply = loop {
+            let next = self.beaten + self.shared.beat;
+            let verified = tokio::select! {
+                biased;
+                () = stopping.cancelled() => {
+                    self.lease.lose("the lock service was closed");
+                    break None;
+                }
+                () = sleep_until(self.lease.deadline()) => None,
+                order = orders.recv() => match order {
+                    Some(Order::Verify(reply)) => Some(reply),
+                    Some(Order::Release(reply)) => break Some(reply),
+                    None => break None,
+                },
+                () = sleep_until(next) => None,
+            };
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => self.lease.lose("the lock service was closed"),
+                () = self.beat() => {}
+            }
+            if let Some(reply) = verified {
+                let _ = reply.send(());
+            }
+            if self.lease.is_lost() {
+                return;
+            }
+        };
+        let released = self.release().await;
+        if let Some(reply) = reply {
+            let _ = reply.send(released);
+        }
+    }
+
+    /// Asks the server whether the connection still has the lock.
+    async fn beat(&mut self) {
+        let sent = Instant::now();
+        match timeout_at(self.lease.deadline(), self.session.beat(Some(&self.name))).await {
+            Ok(Ok(true)) => {
+                self.lease.renew(self.shared.lease_end(sent));
+                self.beaten = sent;
+            }
+            Ok(Ok(false)) => self.lease.lose("its connection no longer has it"),
+            Ok(Err(error)) => self.lease.lose(format!("its connection has ended: {error}")),
+            // Past the deadline it is lost by itself.
+            Err(_) => {}
+        }
+    }
+
+    /// Gives it back. What cannot be given back in time goes with the connection.
+    async fn release(mut self) -> bool {
+        let closed = self.shared.heart.stopping().is_cancelled();
+        let limit = self.lease.deadline().min(Instant::now() + ANSWER_WITHIN);
+        match timeout_at(limit, self.session.unlock(&self.name)).await {
+            Ok(Ok(true)) => {
+                if closed {
+                    let _ = timeout(ANSWER_WITHIN, self.session.close()).await;
+                } else {
+                    self.shared.idle.put(self.session);
+                }
+                return !closed;
+            }
+            Ok(Ok(false)) => self.lease.lose("its connection no longer had it"),
+            Ok(Err(error)) => self.lease.lose(format!("its connection has ended: {error}")),
+            Err(_) => self.lease.lose("the server did not confirm that it was given back"),
+        }
+        false
+    }
+}

@@ -1,0 +1,258 @@
+//! What is held: kept alive by beats, told lost in time, given back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use scoria_runtime::{CancellationToken, Deadline};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::heart::Heart;
+use crate::lease::Lease;
+use crate::turns::Turn;
+use crate::{Error, WaitPolicy};
+
+use super::{Claim, LeaseStore, Taken};
+
+/// First wait after a request that failed; doubled each time.
+pub(super) const AGAIN: Duration = Duration::from_millis(20);
+
+/// The longest that closing waits for what is still held to be given back.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Keeps the list of our claims, beats for those that are held, and watches their deadlines: two tasks, however many locks.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) store: Arc<dyn LeaseStore>,
+    pub(super) closed: CancellationToken,
+    heart: Heart,
+    beat: Duration,
+    /// How long one request may take; after that its answer is not waited for.
+    patience: Duration,
+    /// Taken off the time to live: who is told of a loss needs time to stop.
+    margin: Duration,
+    table: Mutex<Table>,
+    /// There is a deadline before the one that is waited for.
+    earlier: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    entries: BTreeMap<u64, Entry>,
+    /// The deadline that is waited for.
+    watched: Option<Instant>,
+    /// How often everything held had to be looked at at once.
+    doubts: u64,
+}
+
+/// A claim that the service may know of; with a lease once it is held.
+#[derive(Debug)]
+struct Entry {
+    claim: Arc<Claim>,
+    lease: Option<Lease>,
+}
+
+impl Keeper {
+    pub(super) fn start(store: Arc<dyn LeaseStore>, heart: &Heart, heartbeat: Duration) -> Arc<Self> {
+        let time_to_live = store.time_to_live();
+        let keeper = Arc::new(Self {
+            store,
+            closed: CancellationToken::new(),
+            heart: heart.branch(),
+            beat: heartbeat.min(time_to_live / 3),
+            patience: time_to_live / 3,
+            margin: time_to_live / 10,
+            table: Mutex::default(),
+            earlier: Notify::new(),
+        });
+        keeper.heart.spawn("lock-beats", keeper.clone().beats());
+        keeper.heart.spawn("lock-deadlines", keeper.clone().deadlines());
+        keeper
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the answer to one request, but not for ever.
+    pub(super) async fn ask<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.ask_within(self.patience, request).await
+    }
+
+    /// As [`Keeper::ask`], and at most so long.
+    pub(super) async fn ask_within<T>(
+        &self,
+        most: Duration,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let most = most.min(self.patience);
+        let silent = |_| Err(Error::Unavailable(format!("no answer within {:.1} s", most.as_secs_f64())));
+        tokio::time::timeout(most, request).await.unwrap_or_else(silent)
+    }
+
+    /// Notes a claim that the service is going to hear of.
+    pub(super) fn enter(&self, claim: &Arc<Claim>) -> u64 {
+        let mut table = self.table();
+        table.next += 1;
+        let serial = table.next;
+        table.entries.insert(serial, Entry { claim: claim.clone(), lease: None });
+        serial
+    }
+
+    /// How often everything that was held came into doubt.
+    pub(super) fn doubts(&self) -> u64 {
+        self.table().doubts
+    }
+
+    /// The claim has got its lock; `None` when that is no longer sure: the answer came too late, or what was held when it was
+    /// asked for (`doubts`) has come into doubt since.
+    pub(super) fn hold(&self, serial: u64, taken: Taken, doubts: u64) -> Option<Lease> {
+        let lease = Lease::until(self.certain(taken.deadline));
+        let mut table = self.table();
+        if lease.is_lost() || table.doubts != doubts || self.closed.is_cancelled() {
+            return None;
+        }
+        table.entries.get_mut(&serial)?.lease = Some(lease.clone());
+        if table.watched.is_none_or(|watched| lease.deadline() < watched) {
+            self.earlier.notify_one();
+        }
+        Some(lease)
+    }
+
+    /// From now on the claim is neither kept alive nor given back by us; false when it was not in the list any more.
+    pub(super) fn forget(&self, serial: u64) -> bool {
+        self.table().entries.remove(&serial).is_some()
+    }
+
+    fn certain(&self, deadline: Instant) -> Instant {
+        deadline.checked_sub(self.margin).unwrap_or(deadline)
+    }
+
+    async fn beats(self: Arc<Self>) {
+        let stop = self.heart.stopping();
+        let beating = async {
+            let (mut next, mut failing) = (self.beat, false);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.store.suspect() => self.table().doubts += 1,
+                    () = tokio::time::sleep(next) => {}
+                }
+                next = self.beat;
+                let outcome = self.extend().await;
+                if let Err(error) = &outcome {
+                    if !failing {
+                        tracing::warn!(backend = self.store.kind(), %error, "locks could not be extended, trying again");
+                    }
+                    let _down = self.store.ready(WaitPolicy::Until(Deadline::after(self.beat))).await;
+                    next = AGAIN.min(self.beat);
+                }
+                failing = outcome.is_err();
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = beating => {}
+        }
+    }
+
+    /// Extends everything that is held.
+    async fn extend(&self) -> Result<(), Error> {
+        let held = |(serial, entry): (&u64, &Entry)| Some((*serial, entry.claim.clone(), entry.lease.clone()?));
+        let held: Vec<_> = self.table().entries.iter().filter_map(held).collect();
+        if held.is_empty() {
+            return Ok(());
+        }
+        let claims: Vec<_> = held.iter().map(|(_, claim, _)| claim.clone()).collect();
+        let extended = self.ask(self.store.extend(&claims)).await?;
+        for ((serial, _, lease), deadline) in held.into_iter().zip(extended) {
+            match deadline {
+                Some(deadline) => {
+                    lease.renew(self.certain(deadline));
+                }
+                None if self.forget(serial) => lease.lose("its record is gone or somebody else's"),
+                // Given back in the meantime.
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn deadlines(self: Arc<Self>) {
+        let stop = self.heart.stopping();
+        loop {
+            let next = self.lose_overdue();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.earlier.notified() => {}
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+            }
+        }
+    }
+
+    /// Tells what has not been confirmed in time; says when to look again.
+    fn lose_overdue(&self) -> Option<Instant> {
+        let mut table = self.table();
+        table.entries.retain(|_, entry| !entry.lease.as_ref().is_some_and(Lease::is_lost));
+        table.watched = table.entries.values().filter_map(|entry| entry.lease.as_ref().map(Lease::deadline)).min();
+        table.watched
+    }
+
+    /// Gives back in the background what may be at the service in the name of a claim. The turn is passed on after the first try.
+    ///
+    /// `known`: no request of the claim is still under way. Otherwise one may yet be carried out after we have looked, so we
+    /// look again for as long as what it does can live.
+    pub(super) fn withdraw(self: &Arc<Self>, claim: Arc<Claim>, turn: Option<Turn>, known: bool) {
+        let keeper = self.clone();
+        self.heart.spawn("lock-withdrawal", async move {
+            let stop = keeper.heart.stopping();
+            let until = Instant::now() + keeper.store.time_to_live();
+            let (mut turn, mut pause) = (turn, AGAIN);
+            loop {
+                match keeper.ask(keeper.store.give_back(&claim)).await {
+                    Ok(true) => return,
+                    Ok(false) if known => return,
+                    Ok(false) | Err(_) => {}
+                }
+                drop(turn.take());
+                if Instant::now() + pause >= until {
+                    return;
+                }
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    _ = keeper.store.ready(WaitPolicy::Until(Deadline::after(pause))) => {}
+                }
+                pause *= 2;
+            }
+        });
+    }
+
+    /// Tells every holder, gives everything back, ends the background and the connection.
+    pub(super) async fn close(&self) {
+        self.closed.cancel();
+        let entries = std::mem::take(&mut self.table().entries);
+        for lease in entries.values().filter_map(|entry| entry.lease.as_ref()) {
+            lease.lose("the coordinator was closed");
+        }
+        let given_back = join_all(entries.values().map(|entry| self.ask(self.store.give_back(&entry.claim))));
+        let outcomes = tokio::time::timeout(CLOSING, given_back).await;
+        let failed = outcomes.map_or(entries.len(), |all| all.iter().filter(|outcome| outcome.is_err()).count());
+        if failed > 0 {
+            let seconds = self.store.time_to_live().as_secs_f64();
+            tracing::warn!(locks = failed, "locks could not be given back: they are free after {seconds} s");
+        }
+        self.heart.stop().await;
+        self.store.close().await;
+    }
+}

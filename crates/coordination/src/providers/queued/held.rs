@@ -1,0 +1,171 @@
+//! A lock that is held: its lease is the session's, and its place must not be taken away.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use scoria_runtime::CancellationToken;
+
+use super::place::{Left, Place};
+use super::provider::{Core, Pause};
+use super::{Contender, Session};
+use crate::name::bare;
+use crate::{Error, HeldLock};
+
+/// How long a lock is held before its place is watched: most are given back before, and the service is spared a request.
+const WATCH_AFTER: Duration = Duration::from_millis(10);
+/// How long after the release the end of our place may take to be told: dropping the wait for it sooner would cost the service
+/// another request.
+const TOLD: Duration = Duration::from_secs(10);
+
+/// One lock that is held.
+#[derive(Debug)]
+pub(super) struct QueuedLock {
+    /// None once it is being released.
+    place: Option<Place>,
+    claim: Claim,
+    token: Option<u64>,
+}
+
+/// What the lock and the task that looks after its place share.
+#[derive(Debug, Clone)]
+struct Claim {
+    session: Session,
+    name: Arc<str>,
+    /// Cancelled with the session's.
+    lost: CancellationToken,
+    why: Arc<OnceLock<String>>,
+    released: CancellationToken,
+}
+
+impl Claim {
+    fn lose(&self, why: &str) {
+        let _ = self.why.set(why.to_owned());
+        self.lost.cancel();
+    }
+
+    fn is_lost(&self) -> bool {
+        // Looks at the clock; if it is past the session's deadline that cancels ours too.
+        self.session.lease.is_lost() || self.lost.is_cancelled()
+    }
+
+    fn error(&self) -> Error {
+        let reason = self.why.get().map_or_else(|| self.session.lease.reason(), String::as_str).to_owned();
+        Error::Lost { name: bare(&self.name).to_owned(), reason }
+    }
+}
+
+impl QueuedLock {
+    /// From a place that has nobody before it.
+    pub(super) fn new(place: Place) -> Self {
+        let session = place.session().clone();
+        let claim = Claim {
+            lost: session.lease.lost().child_token(),
+            session,
+            name: place.name().into(),
+            why: Arc::default(),
+            released: CancellationToken::new(),
+        };
+        let token = place.own().and_then(|own| own.token);
+        if let Some(own) = place.own().cloned() {
+            let core = place.core().clone();
+            let stopping = core.heart.stopping();
+            let watched = claim.clone();
+            place.core().heart.spawn("own-place", async move {
+                tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => {}
+                    () = watched.lost.cancelled() => {}
+                    () = look_after(&core, &watched, &own) => {}
+                }
+            });
+        }
+        Self { place: Some(place), claim, token }
+    }
+}
+
+/// Watches the place of a lock that is held for more than a moment, until it has gone.
+async fn look_after(core: &Core, claim: &Claim, own: &Contender) {
+    tokio::select! {
+        biased;
+        () = claim.released.cancelled() => return,
+        () = tokio::time::sleep(WATCH_AFTER) => {}
+    }
+    let told = async {
+        claim.released.cancelled().await;
+        tokio::time::sleep(TOLD).await;
+    };
+    tokio::select! {
+        biased;
+        () = watch(core, claim, own) => {}
+        () = told => {}
+    }
+}
+
+/// Notices that our place was taken away: by an administrator, or by `scoria locks break`.
+async fn watch(core: &Core, claim: &Claim, own: &Contender) {
+    let mut pause = Pause::new();
+    loop {
+        let standing = match core.store.gone(&claim.session, &claim.name, own).await {
+            Ok(()) if claim.released.is_cancelled() => return,
+            Ok(()) => core.store.queue(&claim.session, &claim.name).await,
+            Err(error) => Err(error),
+        };
+        match standing {
+            _ if claim.released.is_cancelled() => return,
+            Ok(queue) if queue.iter().any(|other| other.node == own.node) => pause = Pause::new(),
+            Ok(_) => return claim.lose("its place was removed at the lock service"),
+            Err(_) => {}
+        }
+        pause.wait().await;
+    }
+}
+
+#[async_trait]
+impl HeldLock for QueuedLock {
+    fn token(&self) -> Option<u64> {
+        self.token
+    }
+
+    fn lost(&self) -> CancellationToken {
+        self.claim.lost.clone()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.claim.is_lost()
+    }
+
+    async fn verify(&self) -> Result<(), Error> {
+        let found = match &self.place {
+            Some(place) if !self.claim.is_lost() => place.find().await?,
+            _ => return Err(self.claim.error()),
+        };
+        if found.is_none() {
+            self.claim.lose("its place was removed at the lock service");
+        }
+        if self.claim.is_lost() { Err(self.claim.error()) } else { Ok(()) }
+    }
+
+    async fn release(mut self: Box<Self>) -> Result<(), Error> {
+        let lost = self.claim.is_lost();
+        self.claim.released.cancel();
+        let left = match self.place.take() {
+            Some(place) => place.leave().await,
+            None => Left::WasGone,
+        };
+        match left {
+            Left::Done if !lost => Ok(()),
+            Left::WasGone if !lost => {
+                self.claim.lose("its place was removed at the lock service");
+                Err(self.claim.error())
+            }
+            _ => Err(self.claim.error()),
+        }
+    }
+}
+
+impl Drop for QueuedLock {
+    fn drop(&mut self) {
+        self.claim.released.cancel();
+    }
+}

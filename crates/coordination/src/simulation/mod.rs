@@ -1,0 +1,55 @@
+//! Whole lock services and their users in one thread, on simulated time, under one seed.
+//!
+//! A [`World`] has a network that delays, loses and repeats, a service that pauses and restarts, and processes that are
+//! stopped and killed. The providers in it are the real ones, over a store that stands for the service. After each step of
+//! each user the world checks that no two hold a lock that exclude each other, and that tokens rise.
+//!
+//! `SCORIA_SEEDS=N` runs N seeds instead of the usual number, `SCORIA_SEED=S` runs one alone and tells what happens in it.
+
+mod gate;
+mod leased;
+mod queued;
+mod users;
+mod world;
+
+pub(crate) use gate::Gate;
+pub(crate) use users::Simulation;
+pub(crate) use world::World;
+
+/// How many seeds a test runs.
+const SEEDS: u64 = 5_000;
+
+/// Runs a simulation under many seeds, each in a runtime of its own, and names the first seed that fails.
+pub(crate) fn under_seeds(run: impl Fn(u64) -> Result<(), String> + Sync) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    if let Some(seed) = number("SCORIA_SEED") {
+        let outcome = run(seed);
+        assert_eq!(outcome, Ok(()), "seed {seed}");
+        return;
+    }
+    let seeds = number("SCORIA_SEEDS").unwrap_or(SEEDS);
+    let next = std::sync::atomic::AtomicU64::new(0);
+    let failed = std::sync::Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let mut first = failed.lock().expect("a seed never panics with the lock held");
+                    if seed >= seeds || first.is_some() {
+                        return;
+                    }
+                    drop(first);
+                    if let Err(why) = run(seed) {
+                        first = failed.lock().expect("a seed never panics with the lock held");
+                        first.get_or_insert((seed, why));
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    if let Some((seed, why)) = failed.into_inner().expect("nobody panicked") {
+        panic!("seed {seed}: {why}\nrun it alone, with what happens in it: SCORIA_SEED={seed}");
+    }
+}

@@ -1,0 +1,80 @@
+//! The suite that every lock service passes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use scoria_coordination::Provider;
+use scoria_coordination::conformance::Subject;
+use scoria_testkit::{MariaDb, Postgres};
+
+use crate::{open, until};
+
+/// Named locks are the whole server's, so each case has one of its own.
+struct MySql(MariaDb);
+
+#[async_trait]
+impl Subject for MySql {
+    async fn instance(&self, name: &str) -> Arc<dyn Provider> {
+        open(&self.0.sqlx_url(), name).await
+    }
+
+    async fn lose(&self, name: &str) {
+        let holder = self.0.execute(&format!("SELECT IS_USED_LOCK('cinder-{name}')")).unwrap();
+        self.0.execute(&format!("KILL CONNECTION {holder}")).unwrap();
+        let freed = format!("SELECT IS_FREE_LOCK('cinder-{name}')");
+        until("freed", || self.0.execute(&freed).unwrap().trim() == "1").await;
+    }
+
+    async fn leftovers(&self) -> Vec<String> {
+        let sql = "SELECT CONCAT(ID, ' ', COALESCE(INFO, '')) FROM information_schema.PROCESSLIST \
+                   WHERE USER = 'scoria' AND ID <> CONNECTION_ID()";
+        // The server notices the end of a connection a moment later.
+        let left = || self.0.execute(sql).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+        until("no connections", || left().is_empty()).await;
+        left()
+    }
+}
+
+struct Advisory(Postgres);
+
+#[async_trait]
+impl Subject for Advisory {
+    async fn instance(&self, name: &str) -> Arc<dyn Provider> {
+        open(&self.0.sqlx_url().replace("postgres://", "postgresql://"), name).await
+    }
+
+    async fn lose(&self, name: &str) {
+        let key = format!("('x' || left(md5('cinder-{name}'), 4))::bit(16)::int");
+        let locks = format!(
+            "FROM pg_locks WHERE locktype = 'advisory' AND classid = {key} / 256 AND objid = {key} % 256 AND granted \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        );
+        let ended = self.0.execute(&format!("SELECT pg_terminate_backend(pid) {locks}")).unwrap();
+        assert_eq!(ended.trim(), "t");
+        let count = format!("SELECT count(*) {locks}");
+        until("freed", || self.0.execute(&count).unwrap().trim() == "0").await;
+    }
+
+    async fn leftovers(&self) -> Vec<String> {
+        let sql =
+            "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let left = || {
+            let rows = self.0.execute(sql).unwrap();
+            rows.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        until("no connections", || left().is_empty()).await;
+        left()
+    }
+}
+
+mod mysql {
+    use super::*;
+
+    scoria_coordination::conformance_suite!(MySql(MariaDb::start().await.unwrap()));
+}
+
+mod postgresql {
+    use super::*;
+
+    scoria_coordination::conformance_suite!(Advisory(Postgres::shared().await.unwrap()));
+}

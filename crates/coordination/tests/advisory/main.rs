@@ -1,0 +1,119 @@
+//! MySQL's named locks and PostgreSQL's advisory locks, on real servers.
+#![cfg(all(feature = "mysql", feature = "postgresql"))]
+
+mod conformance;
+mod faults;
+mod peers;
+mod shared_keys;
+mod tooz;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scoria_coordination::{Coordinator, Error, Health, LockRequest, LockSet, Options, Owner, Provider, WaitPolicy};
+use scoria_runtime::Deadline;
+use scoria_testkit::{MariaDb, Postgres};
+
+/// Long enough for anything that is to happen by itself, on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+async fn until(what: &str, check: impl Fn() -> bool + Send) {
+    let end = Instant::now() + SOON;
+    while !check() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn options(instance: &str) -> Options {
+    let (heartbeat, max_reconnect_backoff) = (Duration::from_millis(100), Duration::from_millis(500));
+    Options { instance: instance.to_owned(), heartbeat, max_reconnect_backoff, ..Options::default() }
+}
+
+async fn open(url: &str, instance: &str) -> Arc<dyn Provider> {
+    let provider = scoria_coordination::providers::open(url, &options(instance)).await.unwrap();
+    until("connected", || provider.health() == Health::Up).await;
+    provider
+}
+
+async fn coordinator(url: &str) -> Coordinator {
+    Coordinator::new(open(url, "one").await)
+}
+
+fn exclusive(name: &str) -> LockRequest {
+    LockRequest::new(Owner { operation: "extend_volume".into(), ..Owner::default() }).exclusive(name)
+}
+
+async fn once(coordinator: &Coordinator, name: &str) -> Result<LockSet, Error> {
+    coordinator.acquire(exclusive(name).wait(WaitPolicy::No)).await
+}
+
+async fn within(coordinator: &Coordinator, name: &str, limit: Duration) -> Result<LockSet, Error> {
+    coordinator.acquire(exclusive(name).wait(WaitPolicy::Until(Deadline::after(limit)))).await
+}
+
+async fn soon(coordinator: &Coordinator, name: &str) -> LockSet {
+    within(coordinator, name, SOON).await.expect("the lock, in time")
+}
+
+/// One of the two servers, the test's own.
+enum Server {
+    MySql(MariaDb),
+    Postgres(Postgres),
+}
+
+impl Server {
+    async fn mysql() -> Self {
+        Self::MySql(MariaDb::start().await.unwrap())
+    }
+
+    async fn postgres() -> Self {
+        Self::Postgres(Postgres::start().await.unwrap())
+    }
+
+    fn port(&self) -> u16 {
+        match self {
+            Self::MySql(server) => server.port(),
+            Self::Postgres(server) => server.port(),
+        }
+    }
+
+    fn url(&self) -> String {
+        self.url_at(self.port())
+    }
+
+    /// Through a proxy.
+    fn url_at(&self, port: u16) -> String {
+        match self {
+            Self::MySql(_) => format!("mysql://scoria:scoria@127.0.0.1:{port}/scoria?session_timeout=3"),
+            Self::Postgres(_) => format!("postgresql://scoria@127.0.0.1:{port}/scoria?session_timeout=3"),
+        }
+    }
+
+    /// Client connections besides the one that asks.
+    fn connections(&self) -> usize {
+        let count = match self {
+            Self::MySql(server) => server.execute(
+                "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'scoria' AND ID <> CONNECTION_ID()",
+            ),
+            Self::Postgres(server) => server.execute(
+                "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            ),
+        };
+        count.unwrap().trim().parse().unwrap()
+    }
+
+    fn kill(&mut self) {
+        match self {
+            Self::MySql(server) => server.kill().unwrap(),
+            Self::Postgres(server) => server.kill().unwrap(),
+        }
+    }
+
+    async fn restart(&mut self) {
+        match self {
+            Self::MySql(server) => server.restart().await.unwrap(),
+            Self::Postgres(server) => server.restart().await.unwrap(),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What locks in etcd cost: requests, connections, fairness.
+#![cfg(feature = "etcd")]
+
+mod etcd_support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use etcd_support::{beating, coordinator, is, once, only_sessions_are_left, request, soon};
+use scoria_coordination::{Coordinator, WaitPolicy};
+use scoria_runtime::Tasks;
+use scoria_testkit::Etcd;
+use scoria_testkit::faults::Proxy;
+
+/// How many requests etcd has had, of those that locks could cost.
+async fn requests(etcd: &Etcd) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    for kind in ["Txn", "Range", "LeaseGrant", "Watch", "DeleteRange", "Put"] {
+        counts.insert(kind, etcd.requests(kind).await.unwrap());
+    }
+    counts
+}
+
+/// What was sent between two counts.
+fn between(before: &BTreeMap<&'static str, u64>, after: &BTreeMap<&'static str, u64>) -> BTreeMap<&'static str, u64> {
+    let sent = after.iter().map(|(kind, count)| (*kind, count - before[kind]));
+    sent.filter(|(_, count)| *count > 0).collect()
+}
+
+/// An instance that is connected and whose beats do not get in between.
+async fn quiet(url: &str) -> Coordinator {
+    let coordinator = beating(url, Duration::from_secs(60)).await;
+    is(&coordinator, true).await;
+    coordinator
+}
+
+fn urls(etcd: &Etcd) -> [String; 2] {
+    [format!("{}?timeout=600", etcd.url()), format!("{}?timeout=600", etcd.tooz_url())]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_free_lock_costs_one_request_and_its_release_another() {
+    let etcd = Etcd::start_unsynced().await.unwrap();
+    for url in urls(&etcd) {
+        let ours = quiet(&url).await;
+        let before = requests(&etcd).await;
+        for n in 0..50 {
+            once(&ours, &format!("volume-{n}")).await.unwrap().release().await.unwrap();
+        }
+        // No lease, no watch, no further request per lock.
+        assert_eq!(between(&before, &requests(&etcd).await), BTreeMap::from([("Txn", 100)]));
+        ours.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_is_handed_over_in_one_request_beside_the_release() {
+    let etcd = Etcd::start_unsynced().await.unwrap();
+    for url in urls(&etcd) {
+        let (ours, other) = (quiet(&url).await, quiet(&url).await);
+        let held = soon(&ours, "a").await;
+        let waiter = other.clone();
+        let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = requests(&etcd).await;
+        held.release().await.unwrap();
+        let next = waiting.await.unwrap();
+        let sent = between(&before, &requests(&etcd).await);
+        assert_eq!(sent.values().sum::<u64>(), 2, "{sent:?}");
+        next.release().await.unwrap();
+        ours.close().await;
+        other.close().await;
+    }
+    only_sessions_are_left(&etcd, 0).await;
+}
+
+/// Who waits for many locks has one stream for all of them, and a busy process a bounded number of connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_locks_take_few_connections() {
+    let etcd = Etcd::start_unsynced().await.unwrap();
+    let proxy = Proxy::start(etcd.port()).unwrap();
+    let ours = coordinator(&format!("etcd://127.0.0.1:{}?timeout=60", proxy.port())).await;
+    let other = coordinator(&format!("{}?timeout=60", etcd.url())).await;
+    let tasks = Tasks::new();
+    let all = |coordinator: Coordinator| {
+        let take = move |n: u32| {
+            let coordinator = coordinator.clone();
+            async move { coordinator.acquire(request(&format!("volume-{n}"))).await.unwrap() }
+        };
+        (0..1000).map(|n| tasks.spawn("take", take(n))).collect::<Vec<_>>()
+    };
+    let mut held = Vec::new();
+    for taking in all(other.clone()) {
+        held.push(taking.await.unwrap());
+    }
+    let waiting = all(ours.clone());
+    let listed = async {
+        while ours.holders().await.unwrap().len() < 2000 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), listed).await.expect("all wait");
+    assert!(proxy.connections() < 100, "{} connections", proxy.connections());
+    let releasing: Vec<_> = held.into_iter().map(|held| tasks.spawn("release", held.release())).collect();
+    for released in releasing {
+        released.await.unwrap().unwrap();
+    }
+    for taken in waiting {
+        taken.await.unwrap().release().await.unwrap();
+    }
+    ours.close().await;
+    other.close().await;
+    only_sessions_are_left(&etcd, 0).await;
+}
+
+/// Instances that want the same lock all the time have it in turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_waiter_gets_less_than_half_the_turns_of_another() {
+    let etcd = Etcd::start_unsynced().await.unwrap();
+    for url in urls(&etcd) {
+        let tasks = Tasks::new();
+        let stop = tasks.stop_token();
+        let mut crowd = Vec::new();
+        for _ in 0..3 {
+            let (ours, stop) = (coordinator(&url).await, stop.clone());
+            crowd.push(tasks.spawn("crowd", async move {
+                let mut turns = 0_u32;
+                while !stop.is_cancelled() {
+                    let held =
+                        ours.acquire(request("a").wait(WaitPolicy::Until(scoria_runtime::Deadline::NEVER))).await;
+                    turns += 1;
+                    held.unwrap().release().await.unwrap();
+                }
+                turns
+            }));
+        }
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        stop.cancel();
+        let mut turns = Vec::new();
+        for task in crowd {
+            turns.push(task.await.unwrap());
+        }
+        println!("turns: {turns:?}");
+        let (least, most) = (turns.iter().min().unwrap(), turns.iter().max().unwrap());
+        assert!(*most > 20 && least * 2 >= *most, "{turns:?}");
+    }
+}

@@ -1,0 +1,67 @@
+//! The suite that every lock service passes, on memcached; and what its URL says.
+#![cfg(feature = "memcached")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use scoria_coordination::conformance::Subject;
+use scoria_coordination::{Health, Options, Provider, providers};
+use scoria_testkit::Memcached;
+
+/// A server of the test's own.
+struct Server(Memcached);
+
+impl Server {
+    async fn start() -> Self {
+        Self(Memcached::start().await.unwrap())
+    }
+}
+
+#[async_trait]
+impl Subject for Server {
+    async fn instance(&self, name: &str) -> Arc<dyn Provider> {
+        let options = Options { instance: name.to_owned(), ..Options::default() };
+        let provider = providers::open(&self.0.url(), &options).await.unwrap();
+        while provider.health() != Health::Up {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        provider
+    }
+
+    async fn lose(&self, name: &str) {
+        self.0.execute(&format!("delete __TOOZ_LOCK_cinder-{name}")).unwrap();
+    }
+
+    async fn leftovers(&self) -> Vec<String> {
+        self.0.keys().unwrap()
+    }
+}
+
+scoria_coordination::conformance_suite!(Server::start().await);
+
+/// What is said when it is opened: it is not what an operator should choose.
+#[tokio::test]
+async fn a_warning_says_that_it_forgets_and_what_to_use_instead() {
+    #[derive(Clone, Default)]
+    struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    let url = "memcached://u:hush@localhost:1?lock_tiemout=7";
+    providers::open(url, &Options::default()).await.unwrap();
+    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for word in ["WARN", "forgets locks", "zookeeper://", "no option 'lock_tiemout'", "has no user and password"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(!said.contains("hush"), "{said}");
+}

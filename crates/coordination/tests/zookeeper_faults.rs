@@ -1,0 +1,261 @@
+//! The ZooKeeper locks while the server, the link or the holder fails.
+#![cfg(feature = "zookeeper")]
+
+#[path = "common/zookeeper.rs"]
+mod common;
+#[path = "common/history.rs"]
+mod history;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{CHILD, LONG, Peer, coordinator, eventually, once, open, parents, request, soon, within};
+use history::History;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use scoria_coordination::{Coordinator, Error, Health, Options};
+use scoria_runtime::Tasks;
+use scoria_testkit::ZooKeeper;
+use scoria_testkit::faults::{Link, Proxy};
+
+/// The session timeout of most tests.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+fn quick() -> Options {
+    let max_reconnect_backoff = Duration::from_millis(500);
+    Options { max_reconnect_backoff, ..Options::default() }
+}
+
+async fn at(port: u16) -> Coordinator {
+    let url = format!("zookeeper://127.0.0.1:{port}?timeout={}&remove_idle_after=1", TIMEOUT.as_secs());
+    Coordinator::new(open(&url, &quick()).await)
+}
+
+/// What [`Peer::ours`] runs: `hold` or `hundred`. Without the variable there is nothing to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child() {
+    let Ok(line) = std::env::var(CHILD) else { return };
+    let (url, order) = line.split_once(' ').unwrap();
+    let coordinator = coordinator(url).await;
+    let mut held = Vec::new();
+    for number in 0..if order == "hundred" { 100 } else { 1 } {
+        held.push(soon(&coordinator, &format!("a{number}")).await);
+    }
+    println!("\nheld");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    println!("\n{}", if held.iter().all(|set| set.is_lost()) { "lost" } else { "not lost" });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stands_still_loses_the_lock_in_time_and_only_once() {
+    let mut server = ZooKeeper::start().await.unwrap();
+    let ours = at(server.port()).await;
+    let held = soon(&ours, "a").await;
+    server.pause().unwrap();
+    let paused = Instant::now();
+    tokio::time::timeout(LONG, held.lost().cancelled()).await.unwrap();
+    assert!(paused.elapsed() > TIMEOUT / 2, "not at the first hiccup: {:?}", paused.elapsed());
+    tokio::time::sleep((TIMEOUT * 9 / 10).saturating_sub(paused.elapsed())).await;
+    assert!(held.is_lost(), "before the server could give it away");
+    assert!(matches!(held.verify().await, Err(Error::Lost { .. })));
+    assert!(matches!(ours.health(), Health::Down(_)));
+    let refused = ours.acquire(request().exclusive("b").wait(within(Duration::from_millis(100)))).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))));
+    server.resume().unwrap();
+    soon(&ours, "a").await.release().await.unwrap();
+    assert!(matches!(held.release().await, Err(Error::Lost { .. })), "it never comes back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_started_again_in_time_costs_no_lock() {
+    let mut server = ZooKeeper::start().await.unwrap();
+    let ours = coordinator(&format!("{}?timeout=40", server.url())).await;
+    let held = soon(&ours, "a").await;
+    let other = coordinator(&format!("{}?timeout=40", server.url())).await;
+    let waiter = other.clone();
+    let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
+    eventually("a waiter", || async { server.ephemerals().is_ok_and(|nodes| nodes.len() == 2) }).await;
+    server.kill();
+    server.restart().await.unwrap();
+    eventually("health", || async { ours.health() == Health::Up && other.health() == Health::Up }).await;
+    held.verify().await.unwrap();
+    assert!(!waiting.is_finished());
+    held.release().await.unwrap();
+    waiting.await.unwrap().release().await.unwrap();
+    assert_eq!(server.ephemerals().unwrap(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_cut_off_knows_it_before_another_one_holds() {
+    let server = ZooKeeper::start().await.unwrap();
+    let proxy = Proxy::start(server.port()).unwrap();
+    let (far, near) = (at(proxy.port()).await, at(server.port()).await);
+    for link in [Link::Stalled, Link::Cut, Link::AnswersLost] {
+        let held = soon(&far, "a").await;
+        proxy.set(link);
+        // Still in flight when the other one gets it, or sent by then: both must do no harm.
+        let late = far.clone();
+        let late = Tasks::new().spawn("late", async move { soon(&late, "a").await });
+        let other = soon(&near, "a").await;
+        assert!(held.is_lost(), "{link:?}: two holders");
+        proxy.set(Link::Up);
+        eventually("health", || async { far.health() == Health::Up }).await;
+        assert!(!late.is_finished(), "{link:?}: two holders");
+        assert!(matches!(held.release().await, Err(Error::Lost { .. })), "{link:?}");
+        other.verify().await.unwrap();
+        other.release().await.unwrap();
+        late.await.unwrap().release().await.unwrap();
+        eventually("nobody in the queue", || async { server.ephemerals().unwrap().is_empty() }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_never_come_leave_no_orphan_and_cost_no_lock() {
+    let server = ZooKeeper::start().await.unwrap();
+    let proxy = Proxy::start(server.port()).unwrap();
+    let url = format!("zookeeper://127.0.0.1:{}?timeout=20", proxy.port());
+    let (far, near) = (coordinator(&url).await, at(server.port()).await);
+    let lose_answers = async |until: usize| {
+        eventually("done at the server", || async { server.ephemerals().unwrap().len() == until }).await;
+        proxy.set(Link::Up);
+        proxy.cut();
+    };
+    for _ in 0..5 {
+        proxy.set(Link::AnswersLost);
+        let (held, ()) = tokio::join!(soon(&far, "a"), lose_answers(1));
+        assert_eq!(server.ephemerals().unwrap().len(), 1, "adopted, not made twice");
+        assert!(matches!(once(&near, "a").await, Err(Error::Busy { .. })));
+        held.verify().await.unwrap();
+        proxy.set(Link::AnswersLost);
+        let (released, ()) = tokio::join!(held.release(), lose_answers(0));
+        released.unwrap();
+        once(&near, "a").await.unwrap().release().await.unwrap();
+
+        // Given up before the answer.
+        proxy.set(Link::AnswersLost);
+        let given_up = async {
+            drop(tokio::time::timeout(Duration::from_millis(100), far.acquire(request().exclusive("a"))).await);
+        };
+        tokio::join!(given_up, lose_answers(1));
+        once(&near, "b").await.unwrap().release().await.unwrap();
+        eventually("nobody in the queue", || async { server.ephemerals().unwrap().is_empty() }).await;
+    }
+}
+
+/// The server has got the question who is in the queue before anybody has got an answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_free_lock_is_one_round_trip_the_first_time_too() {
+    let server = ZooKeeper::start().await.unwrap();
+    let proxy = Proxy::start(server.port()).unwrap();
+    // No beat comes in between.
+    let options = Options { heartbeat: LONG, ..Options::default() };
+    let url = format!("zookeeper://127.0.0.1:{}?timeout=60", proxy.port());
+    let ours = Coordinator::new(open(&url, &options).await);
+    for name in ["new", "new", "other"] {
+        proxy.set(Link::AnswersLost);
+        let asked = async {
+            let listed = || server.ask("cons").is_ok_and(|connections| connections.contains("lop=GETC"));
+            eventually("queued up and listed", || async { listed() && server.ephemerals().unwrap().len() == 1 }).await;
+            proxy.set(Link::Up);
+            proxy.cut();
+        };
+        let (held, ()) = tokio::join!(soon(&ours, name), asked);
+        held.release().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_was_stopped_knows_it_first_thing() {
+    let server = ZooKeeper::start().await.unwrap();
+    let ours = at(server.port()).await;
+    let mut other = Peer::ours(&format!("{}?timeout={}", server.url(), TIMEOUT.as_secs()), &["hold"]);
+    other.says(&["held"]);
+    let process = Pid::from_raw(other.child.id().cast_signed());
+    kill(process, Signal::SIGSTOP).unwrap();
+    let held = soon(&ours, "a0").await;
+    other.tell();
+    kill(process, Signal::SIGCONT).unwrap();
+    assert_eq!(other.says(&["lost", "not lost"]), "lost");
+    held.verify().await.unwrap();
+    held.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_locks_of_a_killed_holder_go_with_its_session() {
+    let server = ZooKeeper::start().await.unwrap();
+    let mut other = Peer::ours(&format!("{}?timeout={}", server.url(), TIMEOUT.as_secs()), &["hundred"]);
+    other.says(&["held"]);
+    other.kill();
+    assert_eq!(server.ephemerals().unwrap().len(), 100);
+    let ours = at(server.port()).await;
+    let waits: Vec<_> = (0..100).map(|number| format!("a{number}")).collect();
+    for name in &waits {
+        soon(&ours, name).await.release().await.unwrap();
+    }
+    eventually("nothing left", || async {
+        server.ephemerals().unwrap().is_empty() && parents(&server).await.is_empty()
+    })
+    .await;
+    let connections = || server.ask("cons").unwrap().lines().filter(|line| line.contains("sid=0x")).count();
+    eventually("one connection only, ours", || async { connections() == 1 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_starts_without_the_server_and_goes_to_work_when_that_comes() {
+    let mut server = ZooKeeper::start().await.unwrap();
+    server.kill();
+    let url = format!("{}?timeout={}", server.url(), TIMEOUT.as_secs());
+    let ours = Coordinator::open(&url, &quick()).await.unwrap();
+    assert!(matches!(once(&ours, "a").await, Err(Error::Unavailable(_))));
+    let waiter = ours.clone();
+    let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
+    let down = || async { matches!(ours.health(), Health::Down(why) if why.contains("no server answers")) };
+    eventually("the reason", down).await;
+    let listed = ours.holders().await;
+    assert!(matches!(listed, Err(Error::Unavailable(_))));
+    server.restart().await.unwrap();
+    waiting.await.unwrap().release().await.unwrap();
+    ours.close().await;
+}
+
+/// Three instances, each behind a link of its own that fails again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_two_holders_and_rising_tokens_whatever_the_links_do() {
+    let (server, directory) = (ZooKeeper::start().await.unwrap(), tempfile::tempdir().unwrap());
+    let history = Arc::new(History::new(directory.path()));
+    let tasks = Tasks::new();
+    let mut proxies = Vec::new();
+    let mut working = Vec::new();
+    for instance in ["one", "two", "three"] {
+        let proxy = Proxy::start(server.port()).unwrap();
+        let coordinator = at(proxy.port()).await;
+        proxies.push(proxy);
+        for name in ["a", "b"] {
+            let (coordinator, history, stop) = (coordinator.clone(), history.clone(), tasks.stop_token());
+            working.push(tasks.spawn("worker", async move {
+                while !stop.is_cancelled() {
+                    let wanted = request().exclusive(name).wait(within(Duration::from_secs(2)));
+                    let Ok(held) = coordinator.acquire(wanted).await else { continue };
+                    history.acquired(instance, name, &held);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    history.releasing(instance, name);
+                    let _ = held.release().await;
+                }
+            }));
+        }
+    }
+    // Each of the faults on each of the links, once shorter and once longer than a session.
+    for (round, time) in [TIMEOUT / 6, TIMEOUT * 3 / 2].into_iter().enumerate() {
+        for (number, link) in [Link::Stalled, Link::Cut, Link::AnswersLost].into_iter().enumerate() {
+            let proxy = &proxies[(number + round) % proxies.len()];
+            proxy.set(link);
+            tokio::time::sleep(time).await;
+            proxy.set(Link::Up);
+            proxy.cut();
+            tokio::time::sleep(TIMEOUT / 6).await;
+        }
+    }
+    tasks.shutdown().await;
+    let summary = history.check().unwrap();
+    assert!(summary.acquired > 100, "{summary:?}");
+}

@@ -1,0 +1,199 @@
+//! Servers, links and processes that fail.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use scoria_coordination::{Coordinator, Error, Health};
+use scoria_db::Database;
+use scoria_model::LockTable;
+use scoria_runtime::Tasks;
+use scoria_testkit::faults::{Link, Proxy};
+use scoria_testkit::{MariaDb, Postgres};
+
+use crate::peers::Peer;
+use crate::place::{Place, sync, table};
+use crate::{SOON, coordinator, lock_options, once, soon, until, within};
+
+/// Leases that are over soon.
+const SHORT: &str = "database://?lock_timeout=3";
+/// Leases that outlive a server's restart.
+const LONG: &str = "database://?lock_timeout=60";
+
+/// The place's URL by way of a proxy.
+fn proxied(place: &Place) -> (Proxy, String) {
+    let port = place.url.rsplit(':').next().and_then(|rest| rest.split('/').next()).unwrap();
+    let proxy = Proxy::start(port.parse().unwrap()).unwrap();
+    let url = place.url.replace(&format!(":{port}/"), &format!(":{}/", proxy.port()));
+    (proxy, url)
+}
+
+async fn links_fail(place: Place) {
+    let (proxy, url) = proxied(&place);
+    let (behind, direct) = (coordinator(&url, "one", SHORT).await, coordinator(&place.url, "two", SHORT).await);
+
+    // Silent: lost before the lease is over and somebody else can have it.
+    let held = soon(&behind, "a").await;
+    proxy.set(Link::Stalled);
+    let theirs = soon(&direct, "a").await;
+    assert!(held.lost().is_cancelled() && held.is_lost(), "two holders");
+    assert!(theirs.token() > held.token());
+    assert!(matches!(held.release().await, Err(Error::Lost { .. })));
+    theirs.release().await.unwrap();
+    proxy.set(Link::Up);
+    soon(&behind, "a").await.release().await.unwrap();
+
+    // Cut for a moment: made anew, nothing is lost.
+    let held = soon(&behind, "a").await;
+    proxy.cut();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    held.verify().await.expect("extended over a new connection");
+    assert!(matches!(once(&direct, "a").await, Err(Error::Busy { .. })));
+    held.release().await.unwrap();
+
+    // The answer to an attempt is lost: it is taken back, or found to be ours.
+    for _ in 0..3 {
+        proxy.set(Link::AnswersLost);
+        let attempt = behind.acquire(crate::exclusive("a").wait(crate::until_in(Duration::from_millis(1500))));
+        let fault = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            proxy.set(Link::Up);
+            proxy.cut();
+        };
+        let (attempted, ()) = tokio::join!(attempt, fault);
+        if let Ok(held) = attempted {
+            assert!(matches!(once(&direct, "a").await, Err(Error::Busy { .. })), "two holders");
+            held.release().await.unwrap();
+        }
+        soon(&direct, "a").await.release().await.unwrap();
+    }
+
+    // The answer to a release is lost: it is asked again, and somebody has it at most once.
+    let held = soon(&behind, "a").await;
+    proxy.set(Link::AnswersLost);
+    let fault = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        proxy.set(Link::Up);
+        proxy.cut();
+    };
+    let (_, ()) = tokio::join!(held.release(), fault);
+    soon(&direct, "a").await.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_links_fail() {
+    links_fail(Place::mariadb().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_links_fail() {
+    links_fail(Place::postgresql().await).await;
+}
+
+/// A stopped process' locks are somebody else's when its leases are over, and it knows that before anything else when it
+/// goes on. A killed process' hundred locks are free after the same time, and their rows are swept.
+async fn holders_stop_and_die(place: Place) {
+    let ours = coordinator(&place.url, "one", SHORT).await;
+    let mut stopped = Peer::start(&place.url, SHORT, "hold a");
+    stopped.says(&["held"]);
+    let holder = ours.holders().await.unwrap().remove(0);
+    assert_eq!((holder.name.as_str(), holder.instance.as_str(), holder.held), ("a", "child", true));
+    stopped.signal(Signal::SIGSTOP);
+    let held = soon(&ours, "a").await;
+    assert!(held.token() > holder.token);
+    stopped.tell();
+    stopped.signal(Signal::SIGCONT);
+    assert_eq!(stopped.says(&["lost", "still held"]), "lost");
+    assert_eq!(stopped.says(&["was lost", "released"]), "was lost");
+    held.verify().await.unwrap();
+    held.release().await.unwrap();
+
+    let mut hundred = Peer::start(&place.url, SHORT, "hundred n");
+    hundred.says(&["held"]);
+    assert_eq!(ours.holders().await.unwrap().len(), 100);
+    drop(hundred);
+    let since = Instant::now();
+    for n in 0..100 {
+        soon(&ours, &format!("n-{n}")).await.release().await.unwrap();
+    }
+    assert!(since.elapsed() < SOON);
+    assert_eq!(ours.holders().await.unwrap(), []);
+    if place.sql("UPDATE scoria_locks SET expires_at = expires_at - 1000000 * 901").is_some() {
+        table(&place.url).sweep().await.unwrap();
+        assert_eq!(place.sql("SELECT COUNT(*) FROM scoria_locks").unwrap().trim(), "0");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_holders_stop_and_die() {
+    holders_stop_and_die(Place::sqlite().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_holders_stop_and_die() {
+    holders_stop_and_die(Place::mariadb().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_holders_stop_and_die() {
+    holders_stop_and_die(Place::postgresql().await).await;
+}
+
+/// A restart that is shorter than the leases costs no lock; start without the server; waiters wait through all of it.
+macro_rules! restart {
+    ($name:ident, $server:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            let mut server = $server::start().await.unwrap();
+            sync(&server.url()).await.close().await;
+            let (one, two) =
+                (coordinator(&server.url(), "one", LONG).await, coordinator(&server.url(), "two", LONG).await);
+            let held = soon(&one, "a").await;
+            let waiter = two.clone();
+            let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            server.kill().unwrap();
+            until("down", || matches!(one.health(), Health::Down(_))).await;
+            assert!(matches!(once(&one, "b").await, Err(Error::Unavailable(_))));
+            let late = Coordinator::open(LONG, &lock_options(&server.url(), "late")).await.unwrap();
+            assert!(matches!(once(&late, "b").await, Err(Error::Unavailable(_))));
+            server.restart().await.unwrap();
+            until("up", || one.health() == Health::Up && late.health() == Health::Up).await;
+            held.verify().await.expect("the row is still there");
+            assert!(matches!(once(&late, "a").await, Err(Error::Busy { .. })), "two holders");
+            assert!(!waiting.is_finished());
+            held.release().await.unwrap();
+            waiting.await.unwrap().release().await.unwrap();
+            assert!(within(&late, "a", SOON).await.is_ok());
+        }
+    };
+}
+
+restart!(mariadb_restarts, MariaDb);
+restart!(postgresql_restarts, Postgres);
+
+/// Nothing is made in a database that has no such table, whosever it is.
+#[tokio::test]
+async fn without_the_table_it_does_not_start_and_says_what_makes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:///{}/cinder.sqlite", directory.path().display());
+    drop(Database::connect(&scoria_db::Options::new(&url)).await.unwrap());
+    let error = Coordinator::open("database://", &lock_options(&url, "one")).await.unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::Config(_)), "{text}");
+    assert!(text.contains("scoria db sync") && text.contains("scoria db sync --locks"), "{text}");
+}
+
+#[tokio::test]
+async fn options_are_checked_with_what_is_allowed() {
+    let place = Place::sqlite().await;
+    for (url, what) in [
+        ("database://host/x", "names no host"),
+        ("database://?lock_timeout=0.5", "from 1 to 600"),
+        ("database://?lock_timeout=601", "from 1 to 600"),
+        ("database://?lock_timeout=x", "lock_timeout=x"),
+    ] {
+        let options = lock_options(&place.url, "one");
+        let error = scoria_coordination::providers::open(url, &options).await.unwrap_err();
+        assert!(matches!(&error, Error::Config(text) if text.contains(what)), "{url}: {error}");
+    }
+}

@@ -1,0 +1,118 @@
+//! The least a lock costs: its two requests, written to a socket and read back, and nothing else.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Runs pairs of requests, take and give back, for a time.
+pub(crate) fn pairs(kind: &str, port: u16, time: Duration) -> Result<Vec<Duration>> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+    socket.set_nodelay(true)?;
+    let pair: fn(&mut TcpStream, i32) -> Result<()> = match kind {
+        "redis" => redis,
+        "memcached" => memcached,
+        "etcd3+http" | "etcd" => etcd,
+        "zookeeper" => {
+            zookeeper_connect(&mut socket)?;
+            zookeeper
+        }
+        other => bail!("no bare requests for {other}"),
+    };
+    let (mut taken, end) = (Vec::new(), Instant::now() + time);
+    for number in 1.. {
+        let began = Instant::now();
+        if began >= end {
+            break;
+        }
+        pair(&mut socket, number)?;
+        taken.push(began.elapsed());
+    }
+    Ok(taken)
+}
+
+/// Writes a request and reads until the answer is whole.
+fn ask(socket: &mut TcpStream, request: &[u8], whole: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
+    socket.write_all(request)?;
+    let mut answer = Vec::new();
+    let mut part = [0; 4096];
+    while !whole(&answer) {
+        match socket.read(&mut part)? {
+            0 => bail!("the server hung up"),
+            read => answer.extend_from_slice(&part[..read]),
+        }
+    }
+    Ok(answer)
+}
+
+fn line(answer: &[u8]) -> bool {
+    answer.ends_with(b"\r\n")
+}
+
+fn redis(socket: &mut TcpStream, _: i32) -> Result<()> {
+    ask(socket, b"SET bare_lock 0123456789abcdef0123456789abcdef NX PX 30000\r\n", line)?;
+    ask(socket, b"DEL bare_lock\r\n", line)?;
+    Ok(())
+}
+
+fn memcached(socket: &mut TcpStream, _: i32) -> Result<()> {
+    ask(socket, b"add bare_lock 1 30 4\r\nours\r\n", line)?;
+    ask(socket, b"delete bare_lock\r\n", line)?;
+    Ok(())
+}
+
+fn etcd(socket: &mut TcpStream, _: i32) -> Result<()> {
+    let post = |path: &str, body: &str| {
+        let length = body.len();
+        format!("POST /v3/kv/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+    };
+    let whole = |answer: &[u8]| {
+        let text = String::from_utf8_lossy(answer);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+        let length =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        length.is_some_and(|length: usize| body.len() >= length)
+    };
+    ask(socket, &post("put", r#"{"key":"YmFyZQ==","value":"b3Vycw=="}"#), whole)?;
+    ask(socket, &post("deleterange", r#"{"key":"YmFyZQ=="}"#), whole)?;
+    Ok(())
+}
+
+/// A frame of ZooKeeper's protocol: its length before it.
+fn frame(body: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(body.len()).unwrap_or_default();
+    [&length.to_be_bytes()[..], body].concat()
+}
+
+fn whole_frame(answer: &[u8]) -> bool {
+    let length = answer.first_chunk().map(|bytes| i32::from_be_bytes(*bytes));
+    length.is_some_and(|length| answer.len() >= 4 + usize::try_from(length).unwrap_or_default())
+}
+
+fn text(text: &str) -> Vec<u8> {
+    frame(text.as_bytes())
+}
+
+/// protocol version, last zxid, session timeout, session id, password.
+fn zookeeper_connect(socket: &mut TcpStream) -> Result<()> {
+    let body = [&0_i32.to_be_bytes()[..], &[0; 8], &10_000_i32.to_be_bytes(), &[0; 8], &frame(&[0; 16])].concat();
+    ask(socket, &frame(&body), whole_frame).context("connect")?;
+    Ok(())
+}
+
+/// Creates an ephemeral node and deletes it.
+fn zookeeper(socket: &mut TcpStream, number: i32) -> Result<()> {
+    const CREATE: i32 = 1;
+    const DELETE: i32 = 2;
+    const EPHEMERAL: i32 = 1;
+    const ALL: i32 = 31;
+    const ANY_VERSION: i32 = -1;
+    let path = text(&format!("/bare-{number}"));
+    let acl = [&1_i32.to_be_bytes()[..], &ALL.to_be_bytes(), &text("world"), &text("anyone")].concat();
+    let head = |kind: i32, path: &[u8]| [&(2 * number + kind).to_be_bytes()[..], &kind.to_be_bytes(), path].concat();
+    let create = [&head(CREATE, &path)[..], &text("ours"), &acl, &EPHEMERAL.to_be_bytes()].concat();
+    ask(socket, &frame(&create), whole_frame)?;
+    ask(socket, &frame(&[&head(DELETE, &path)[..], &ANY_VERSION.to_be_bytes()].concat()), whole_frame)?;
+    Ok(())
+}

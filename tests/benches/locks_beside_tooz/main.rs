@@ -1,0 +1,123 @@
+//! Scoria's locks beside tooz 9.1.0: the same servers, one after the other, in one run.
+//!
+//! `make bench`, or: `cargo bench -p scoria-tests --bench locks_beside_tooz -- [--quick] [--only SERVICE] [--save FILE]`.
+//! Method and figures: docs/benchmarks.md. It measures and judges nothing: it fails only when a lock does.
+
+mod bare;
+mod ours;
+mod report;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use scoria_testkit::{Etcd, MariaDb, Memcached, Postgres, PythonPeer, Redis, ZooKeeper, repository};
+
+use report::{Measured, Service};
+
+struct Options {
+    /// How long each measurement takes.
+    time: Duration,
+    only: Option<String>,
+    save: Option<PathBuf>,
+}
+
+fn options() -> Result<Options> {
+    let mut options = Options { time: Duration::from_secs(5), only: None, save: None };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--quick" => options.time = Duration::from_secs(1),
+            "--save" => options.save = Some(arguments.next().context("--save wants a file")?.into()),
+            "--only" => options.only = Some(arguments.next().context("--only wants a service")?),
+            // What cargo says to every benchmark.
+            "--bench" => {}
+            other => bail!("{other}: use --quick, --only SERVICE, --save FILE"),
+        }
+    }
+    Ok(options)
+}
+
+struct Bench {
+    options: Options,
+    peer: PythonPeer,
+    services: Vec<Service>,
+}
+
+impl Bench {
+    fn wants(&self, kind: &str) -> bool {
+        self.options.only.as_deref().is_none_or(|only| only == kind)
+    }
+
+    /// Measures tooz, then Scoria, then the bare requests.
+    async fn measure(&mut self, kind: &'static str, theirs: Option<&str>, url: &str, bare: Option<u16>) -> Result<()> {
+        eprintln!("{kind} ...");
+        let time = self.options.time;
+        let tooz = match theirs {
+            Some(url) => {
+                let script = repository().join("tests/python/measure_tooz.py");
+                let arguments = [url, &time.as_secs().to_string(), "contended"];
+                Some(Measured::of_tooz(&self.peer.run(&script, &arguments, time * 30 + Duration::from_secs(60)).await?))
+            }
+            None => None,
+        };
+        let ours = ours::measure(url, time).await.with_context(|| format!("Scoria on {kind}"))?;
+        let bare = match bare {
+            Some(port) => tokio::task::block_in_place(|| bare::pairs(kind, port, time))?,
+            None => Vec::new(),
+        };
+        self.services.push(Service { kind, tooz, ours, bare });
+        Ok(())
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        if self.wants("file") {
+            let (theirs, directory) = (tempfile::tempdir()?, tempfile::tempdir()?);
+            let url = |directory: &tempfile::TempDir| format!("file://{}", directory.path().display());
+            self.measure("file", Some(&url(&theirs)), &url(&directory), None).await?;
+        }
+        if self.wants("memcached") {
+            let server = Memcached::start().await?;
+            self.measure("memcached", Some(&server.url()), &server.url(), Some(server.port())).await?;
+        }
+        if self.wants("redis") {
+            let server = Redis::start().await?;
+            self.measure("redis", Some(&server.url()), &server.url(), Some(server.port())).await?;
+        }
+        if self.wants("zookeeper") {
+            let server = ZooKeeper::start().await?;
+            self.measure("zookeeper", Some(&server.url()), &server.url(), Some(server.port())).await?;
+        }
+        if self.wants("etcd3+http") || self.wants("etcd") {
+            let server = Etcd::start().await?;
+            let (gateway, own) =
+                (format!("etcd3+http://127.0.0.1:{}", server.port()), format!("etcd://127.0.0.1:{}", server.port()));
+            self.measure("etcd3+http", Some(&gateway), &gateway, Some(server.port())).await?;
+            // Compared with what an operator would use otherwise.
+            self.measure("etcd", Some(&gateway), &own, Some(server.port())).await?;
+        }
+        if self.wants("mysql") {
+            let server = MariaDb::start().await?;
+            let url = server.sqlx_url();
+            self.measure("mysql", Some(&url), &url, None).await?;
+        }
+        if self.wants("postgresql") {
+            let server = Postgres::start().await?;
+            let url = server.sqlx_url().replace("postgres://", "postgresql://");
+            self.measure("postgresql", Some(&url), &url, None).await?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = options()?;
+    let mut bench = Bench { options, peer: PythonPeer::find()?, services: Vec::new() };
+    bench.run().await?;
+    println!("\n\"tooz / Scoria\"; a ratio says how many times better Scoria is\n\n{}", report::table(&bench.services));
+    if let Some(file) = &bench.options.save {
+        std::fs::write(file, format!("{:#}\n", report::raw(&bench.services)))?;
+    }
+    Ok(())
+}
