@@ -7,12 +7,19 @@ use secrecy::SecretString;
 
 use crate::commands::{config, db, locks, operations, service, snapshot, volume};
 
-const EXIT_CODES: &str = "\
+const MORE: &str = "\
+Examples:
+  scoria config check /etc/cinder/cinder.conf                    what Scoria would ignore or refuse
+  scoria volume create 1 --name data                             on the service of this machine
+  scoria --endpoint http://api:8776 volume list                  at another block-storage API
+  scoria --config-file cinder.conf locks list                    who holds which lock
+  scoria locks run nightly --wait 60 -- /usr/local/bin/nightly   a script under a lock
+
 Exit codes:
    0  done
    1  failed
    2  wrong usage
-   3  there is no such volume or snapshot
+   3  there is no such volume or snapshot, or nobody holds the lock
    4  the volume or snapshot ended in an error state
   69  a service, database, lock service or address is not available
   73  the lock could not be had in time
@@ -21,9 +28,9 @@ locks run passes on the exit code of its command: 126 if it cannot be run, 127 i
 
 Errors are one line on standard error.";
 
-/// The command of Scoria: database, services, configuration, locks, volumes and snapshots.
+/// Operate Scoria: see services, volumes, snapshots, locks and configurations, change volumes, run commands under locks.
 #[derive(Debug, Parser)]
-#[command(name = "scoria", version, after_help = EXIT_CODES)]
+#[command(name = "scoria", version, after_help = MORE, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
@@ -35,33 +42,33 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Where to look")]
 pub(crate) struct TargetArgs {
-    /// Configuration file, as cinder-volume reads it; may be given several times, later ones win.
+    /// A cinder.conf, whose database, lock service and addresses are used. May be given several times, later ones win.
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) config_file: Vec<PathBuf>,
-    /// Directory of *.conf files, read by name; may be given several times.
+    /// A directory of *.conf files, read in the order of their names. May be given several times.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) config_dir: Vec<PathBuf>,
-    /// The configuration of scoria-volume --standalone.
+    /// Use the configuration that scoria-volume --standalone uses.
     #[arg(long, global = true)]
     pub(crate) standalone: bool,
-    /// Directory of the service's state.
+    /// The service's directory, where it is not the one of the configuration.
     #[arg(long = "state-path", visible_alias = "state_path", global = true, value_name = "DIR")]
     pub(crate) state_path: Option<PathBuf>,
-    /// The block-storage API, plain HTTP. Without it: a configuration that is named, else SCORIA_ENDPOINT, else
-    /// http://127.0.0.1:8776/v3.
+    /// Volumes, snapshots and services: the block-storage API (plain HTTP). Default: the configuration that is named, else
+    /// SCORIA_ENDPOINT, else http://127.0.0.1:8776/v3.
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) endpoint: Option<String>,
-    /// Token for the API. The environment hides it better than a command line does.
+    /// Token for the API. Better given in the environment: command lines can be seen by everybody on the machine.
     #[arg(long, global = true, value_name = "TOKEN", env = "OS_TOKEN", hide_env_values = true)]
     pub(crate) os_token: Option<SecretString>,
-    /// The port for health and locks of a running scoria-volume. Default http://127.0.0.1:8780, or what a named
-    /// configuration says.
+    /// Locks and operations: the admin port of a running scoria-volume. Default: that of the configuration that is named, else
+    /// http://127.0.0.1:8780.
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) admin: Option<String>,
     /// Print JSON instead of tables.
     #[arg(long, global = true, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Show on standard error what happens inside.
+    /// Log what happens inside to standard error.
     #[arg(short, long, global = true, help_heading = "Output")]
     pub(crate) verbose: bool,
 }
@@ -69,25 +76,28 @@ pub(crate) struct TargetArgs {
 /// What about.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make and look at the tables of a database without a Cinder.
+    /// Make the tables of a database that has no Cinder, or see who made them and their version.
     #[command(subcommand)]
     Db(db::Command),
-    /// The services that a database knows.
+    /// See the volume services and whether they are up.
     #[command(subcommand)]
     Service(service::Command),
-    /// Look at configurations.
+    /// Check a configuration, see what is in force, get a sample.
     #[command(subcommand)]
     Config(config::Command),
-    /// Who holds which lock, and commands under a lock.
+    /// See who holds which lock, wait for a lock, break it, run a command under it.
+    ///
+    /// With a configuration that is named (--config-file, --standalone) its lock service itself is asked, otherwise the running
+    /// service at the admin port, and if there is none the lock service of the configuration where Cinder looks for it. Names of locks are those that the services use, such as 3f2b…-delete_volume.
     #[command(subcommand)]
     Locks(locks::Command),
-    /// What a running service works on.
+    /// See what a running service is working on.
     #[command(subcommand)]
     Operations(operations::Command),
-    /// Volumes.
+    /// List, show, create, extend and delete volumes.
     #[command(subcommand)]
     Volume(volume::Command),
-    /// Snapshots.
+    /// List, show, create and delete snapshots.
     #[command(subcommand)]
     Snapshot(snapshot::Command),
 }

@@ -98,6 +98,12 @@ impl Endpoint {
         self.read(path, answer[key].take())
     }
 
+    /// The whole answer to a GET.
+    pub(crate) async fn get_whole<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer = self.answer(Method::GET, path, None).await?;
+        self.read(path, answer)
+    }
+
     /// A whole list of the API, page by page.
     pub(crate) async fn list<T: DeserializeOwned>(
         &self,
@@ -132,12 +138,6 @@ impl Endpoint {
     /// What stands under a key of the answer to a POST.
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: Value, key: &str) -> Result<T> {
         let mut answer = self.answer(Method::POST, path, Some(body)).await?;
-        self.read(path, answer[key].take())
-    }
-
-    /// What stands under a key of the answer to a DELETE.
-    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str, key: &str) -> Result<T> {
-        let mut answer = self.answer(Method::DELETE, path, None).await?;
         self.read(path, answer[key].take())
     }
 

@@ -87,7 +87,13 @@ impl fmt::Display for Failure {
 
 impl From<scoria_conf::Error> for Failure {
     fn from(error: scoria_conf::Error) -> Self {
-        Self::failed(format!("{error} (scoria config check names everything that is wrong)"))
+        match error {
+            // One of perhaps several.
+            scoria_conf::Error::Value(_) => {
+                Self::failed(format!("{error} (scoria config check names everything that is wrong)"))
+            }
+            other => Self::failed(other.to_string()),
+        }
     }
 }
 

@@ -42,6 +42,14 @@ impl Format {
             (_, other) => json(&other),
         }
     }
+
+    /// One thing: a line for each of these keys in this order, or an object of everything.
+    pub(crate) fn fields(self, item: &Value, keys: &[&str]) -> Result<()> {
+        match self {
+            Self::Json => json(item),
+            Self::Table => print(&table(None, keys.iter().map(|key| vec![key.replace('_', " "), cell(&item[*key])]))),
+        }
+    }
 }
 
 fn value<T: Serialize>(item: &T) -> Result<Value> {

@@ -13,7 +13,7 @@ use crate::output::{Format, Progress};
 /// The front door of `scoria-volume --standalone` on this machine.
 const FRONT_DOOR: &str = "http://127.0.0.1:8776/v3";
 /// The admin port of a `scoria-volume` on this machine.
-const ADMIN: &str = "http://127.0.0.1:8780";
+pub(crate) const ADMIN: &str = "http://127.0.0.1:8780";
 /// Variable that names the API.
 const ENDPOINT_VARIABLE: &str = "SCORIA_ENDPOINT";
 
@@ -142,22 +142,23 @@ impl Target {
         }
     }
 
-    /// Whether locks are to be asked for at the admin port rather than at the lock service itself.
-    pub(crate) fn asks_admin(&self) -> bool {
-        self.args.admin.is_some() || !self.names_config()
+    /// Whether the command line names an admin port.
+    pub(crate) fn names_admin(&self) -> bool {
+        self.args.admin.is_some()
     }
 
     /// The admin port of a running service.
     pub(crate) fn admin(&self) -> Result<Endpoint> {
-        let url = match &self.args.admin {
-            Some(url) => url.clone(),
-            None if self.names_config() => {
-                let config = self.config()?;
-                local_url(&config.scoria.admin_listen, config.scoria.admin_listen_port)
-            }
-            None => ADMIN.to_owned(),
-        };
-        Endpoint::admin(&url)
+        match &self.args.admin {
+            Some(url) => Endpoint::admin(url),
+            None if self.names_config() => self.admin_of(&self.config()?),
+            None => Endpoint::admin(ADMIN),
+        }
+    }
+
+    /// The admin port of the service with this configuration.
+    pub(crate) fn admin_of(&self, config: &Config) -> Result<Endpoint> {
+        Endpoint::admin(&local_url(&config.scoria.admin_listen, config.scoria.admin_listen_port))
     }
 }
 

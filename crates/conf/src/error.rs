@@ -1,5 +1,6 @@
 //! What can be wrong with a configuration.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::source::Origin;
@@ -32,7 +33,6 @@ pub enum Error {
 
 /// An option's value that is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: [{group}] {option} = {value}: {problem}")]
 pub struct WrongValue {
     /// Where the value comes from.
     pub origin: Origin,
@@ -44,4 +44,14 @@ pub struct WrongValue {
     pub value: String,
     /// What is allowed.
     pub problem: String,
+}
+
+impl fmt::Display for WrongValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, group, option, value, problem } = self;
+        match value.is_empty() && *origin == Origin::Default {
+            true => write!(f, "[{group}] {option} is not set and {problem}"),
+            false => write!(f, "{origin}: [{group}] {option} = {value}: {problem}"),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use scoria_runtime::{CancellationToken, Tasks};
 
 use crate::registry::Registry;
-use crate::{Error, Features, Health, Holder, LockRequest, LockSet, Mode, Options, Provider, Scope, WaitPolicy};
+use crate::{Error, Features, Health, Holder, LockRequest, LockSet, Mode, Options, Order, Provider, Scope, WaitPolicy};
 use crate::{name, providers};
 
 /// How long a failed wait may still ask who was in the way.
@@ -54,8 +54,11 @@ impl Coordinator {
             Scope::Cluster => "the cluster",
         };
         let with = |has: bool, what| format!("{} {what}", if has { "with" } else { "without" });
-        let (token, order) = (with(token, "fencing tokens"), with(order, "waiters in order"));
-        let shared = with(shared, "shared mode");
+        let (token, shared) = (with(token, "fencing tokens"), with(shared, "shared mode"));
+        let order = match order {
+            Order::Own => "waiters of each instance in order",
+            Order::All => "waiters of all instances in order",
+        };
         format!("lock service {}: {reach}, {shared}, {order}, {token}", self.provider.kind())
     }
 

@@ -156,7 +156,7 @@ async fn urls_open_what_they_name_or_say_what_is_wrong() {
     };
     assert_eq!(
         open("memory://".to_owned()).await.unwrap().describe(),
-        "lock service memory: this machine only, with shared mode, with waiters in order, with fencing tokens"
+        "lock service memory: this machine only, with shared mode, waiters of all instances in order, with fencing tokens"
     );
     // As in tooz: the host is dropped, a trailing slash does not matter, the timeout is for members of groups.
     for url in [format!("file://{}/", inside.display()), format!("file://host{}?timeout=5", inside.display())] {
@@ -169,7 +169,7 @@ async fn urls_open_what_they_name_or_say_what_is_wrong() {
     std::fs::write(&file, "").unwrap();
     for (url, says) in [
         ("".to_owned(), "no scheme"),
-        ("zookeeper://h".to_owned(), "no lock service 'zookeeper'; known are file://"),
+        ("sheep://h".to_owned(), "no lock service 'sheep://'; known are zookeeper://"),
         ("file://".to_owned(), "absolute directory"),
         ("file:relative".to_owned(), "absolute directory"),
         ("file:///x?timeout=soon".to_owned(), "timeout=soon"),

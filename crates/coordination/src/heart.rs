@@ -17,6 +17,9 @@ pub(crate) struct Heart {
     tasks: Tasks,
     /// Ends the thread when the last clone goes.
     _ends: Option<std::sync::Arc<oneshot::Sender<()>>>,
+    /// Stops what runs on it, as a process is stopped.
+    #[cfg(test)]
+    gate: crate::simulation::Gate,
 }
 
 impl Heart {
@@ -30,13 +33,25 @@ impl Heart {
             .name(format!("locks-{kind}"))
             .spawn(move || runtime.block_on(async { drop(ended.await) }))
             .map_err(failed)?;
-        Ok(Self { handle, tasks: Tasks::new(), _ends: Some(std::sync::Arc::new(ends)) })
+        Ok(Self {
+            handle,
+            tasks: Tasks::new(),
+            _ends: Some(std::sync::Arc::new(ends)),
+            #[cfg(test)]
+            gate: crate::simulation::Gate::default(),
+        })
     }
 
     /// The executor of the caller instead of a thread: for tests on simulated time.
     #[cfg(test)]
     pub(crate) fn here() -> Self {
-        Self { handle: Handle::current(), tasks: Tasks::new(), _ends: None }
+        Self::behind(&crate::simulation::Gate::default())
+    }
+
+    /// As [`Heart::here`]; what runs on it runs only while the gate is open.
+    #[cfg(test)]
+    pub(crate) fn behind(gate: &crate::simulation::Gate) -> Self {
+        Self { handle: Handle::current(), tasks: Tasks::new(), _ends: None, gate: gate.clone() }
     }
 
     /// The same thread for another group of tasks, which is stopped by itself.
@@ -52,6 +67,8 @@ impl Heart {
     /// Runs something in the background. It should end with [`Heart::stopping`].
     pub(crate) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         let _on_this_thread = self.handle.enter();
+        #[cfg(test)]
+        let future = self.gate.behind(future);
         drop(self.tasks.spawn(name, future));
     }
 

@@ -21,6 +21,8 @@ mod provider;
 pub mod providers;
 mod registry;
 mod request;
+#[cfg(all(test, feature = "all"))]
+mod simulation;
 mod turns;
 mod url;
 
@@ -29,5 +31,5 @@ pub use error::Error;
 pub use lock_set::LockSet;
 pub use name::PREFIX;
 pub use options::Options;
-pub use provider::{Features, Health, HeldLock, Listing, Provider, Scope};
+pub use provider::{Features, Health, HeldLock, Listing, Order, Provider, Scope};
 pub use request::{Holder, LockRequest, Mode, Owner, WaitPolicy};

@@ -25,13 +25,22 @@ pub enum Listing {
     All,
 }
 
+/// Who is served in the order in which they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Waiters of one instance among themselves. Those of several instances, and of Python peers, are served in any order.
+    Own,
+    /// Waiters of all Scoria instances.
+    All,
+}
+
 /// What a lock service can do; callers ask, tests and the documentation go by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Features {
     /// It hands out monotonic fencing tokens.
     pub token: bool,
-    /// Waiters are served in order of arrival.
-    pub order: bool,
+    /// Among whom waiters are served in order of arrival.
+    pub order: Order,
     /// It has shared mode among our own instances.
     pub shared: bool,
     /// Whom it can name.

@@ -15,6 +15,8 @@ pub(crate) struct BackendUrl<'a> {
     /// Up to the query.
     pub(crate) path: &'a str,
     query: &'a str,
+    /// There is an `@` behind the authority: perhaps a password with a character that ends the authority.
+    at_sign_behind: bool,
 }
 
 impl<'a> BackendUrl<'a> {
@@ -31,16 +33,18 @@ impl<'a> BackendUrl<'a> {
         if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.chars().all(valid) {
             return Err(Error::Config(format!("'{}' is no scheme", without_secrets(scheme))));
         }
+        let all = rest;
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = match rest.strip_prefix("//") {
             Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
             None => ("", rest),
         };
-        Ok(Self { scheme: scheme.to_ascii_lowercase(), authority, path, query })
+        let at_sign_behind = all.strip_prefix("//").is_some_and(|all| all[authority.len()..].contains('@'));
+        Ok(Self { scheme: scheme.to_ascii_lowercase(), authority, path, query, at_sign_behind })
     }
 
-    /// `user:password` before the `@`, as it stands.
+    /// `user:password` before the last `@`, as it stands: no driver of tooz decodes it.
     pub(crate) fn user(&self) -> Option<(&'a str, &'a str)> {
         let (user, _) = self.authority.rsplit_once('@')?;
         Some(user.split_once(':').unwrap_or((user, "")))
@@ -49,7 +53,20 @@ impl<'a> BackendUrl<'a> {
     /// The hosts after the `@`, each with its port or the default one.
     pub(crate) fn hosts(&self, default_port: u16) -> Result<Vec<(String, u16)>, Error> {
         let hosts = self.authority.rsplit_once('@').map_or(self.authority, |(_, hosts)| hosts);
-        hosts.split(',').filter(|host| !host.is_empty()).map(|host| host_and_port(host, default_port)).collect()
+        let hosts = hosts.split(',').filter(|host| !host.is_empty());
+        hosts.map(|host| host_and_port(host, default_port).map_err(|error| self.without_password(error))).collect()
+    }
+
+    /// What was taken for a host and its port may be a user and the beginning of a password, which is not to be shown.
+    fn without_password(&self, error: Error) -> Error {
+        if !self.at_sign_behind {
+            return error;
+        }
+        Error::Config(
+            "host and port cannot be read. A user or password before the '@' cannot contain '/', '?' or '#', which end that part \
+             of the URL, for Python services too; a password may contain '@' and ':'"
+                .to_owned(),
+        )
     }
 
     /// All values of an option in order, decoded; blank ones do not count.
@@ -95,8 +112,10 @@ impl<'a> BackendUrl<'a> {
         for (name, _) in self.query.split('&').filter_map(|pair| pair.split_once('=')) {
             let name = decoded(name);
             if !known.contains(&name.as_str()) {
-                let scheme = &self.scheme;
-                tracing::warn!("[coordination] backend_url: {scheme}:// has no option '{name}', it is ignored");
+                let (scheme, known) = (&self.scheme, known.join(", "));
+                tracing::warn!(
+                    "[coordination] backend_url: {scheme}:// has no option '{name}', it is ignored; known are {known}"
+                );
             }
         }
     }
@@ -178,6 +197,36 @@ mod tests {
             let error = BackendUrl::parse(bad).unwrap().hosts(1).unwrap_err().to_string();
             assert!(!error.contains("u:p"), "{error}");
         }
+    }
+
+    /// What `oslo_utils.netutils.urlsplit` gives for `username` and `password`, of which tooz' drivers decode nothing.
+    #[test]
+    fn users_and_passwords_are_toozs() {
+        for (url, user) in [
+            ("mysql://u:p@ss@h/d", Some(("u", "p@ss"))),
+            ("mysql://u:p:q@h/d", Some(("u", "p:q"))),
+            ("postgresql://u:p%40%2Fx@h/d", Some(("u", "p%40%2Fx"))),
+            ("postgresql://u:p+%20q@h/d", Some(("u", "p+%20q"))),
+            ("redis://:pw@h", Some(("", "pw"))),
+            ("redis://u@h", Some(("u", ""))),
+            ("zookeeper://h", None),
+            ("mysql://u:a/b@h/d", None),
+            ("mysql://u:a?b@h/d", None),
+            ("mysql://u:a#b@h/d", None),
+        ] {
+            assert_eq!(BackendUrl::parse(url).unwrap().user(), user, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_ends_too_early_is_explained_and_not_shown() {
+        for url in ["mysql://u:hush/x@h/d", "mysql://u:hush?x@h/d", "mysql://u:hush#x@h/d", "mysql://u:a@hush:x/b@h/d"] {
+            let error = BackendUrl::parse(url).unwrap().hosts(1).unwrap_err().to_string();
+            assert!(error.contains("cannot contain '/', '?' or '#'") && !error.contains("hush"), "{url}: {error}");
+        }
+        let error = BackendUrl::parse("mysql://u:p@h:x/d").unwrap().hosts(1).unwrap_err().to_string();
+        assert!(error.contains("port 'x'"), "{error}");
+        assert_eq!(BackendUrl::parse("mysql://u:p@h/d").unwrap().hosts(1).unwrap(), [("h".to_owned(), 1)]);
     }
 
     #[test]

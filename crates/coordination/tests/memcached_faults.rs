@@ -31,8 +31,11 @@ async fn server() -> (Memcached, String) {
     (server, url)
 }
 
+/// The shortest that there is.
+const LEASE: Duration = Duration::from_secs(5);
+
 fn url(port: u16) -> String {
-    format!("memcached://127.0.0.1:{port}?lock_timeout=6")
+    format!("memcached://127.0.0.1:{port}?lock_timeout={}", LEASE.as_secs())
 }
 
 /// It forgets everything: whoever holds has to know before anybody can ask the new one.
@@ -79,8 +82,9 @@ async fn a_server_stopped_for_longer_than_the_lease_leaves_no_two_holders() {
     let waiter = two.clone();
     let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
     server.pause().unwrap();
+    let paused = Instant::now();
     lost(&held).await;
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    tokio::time::sleep((LEASE + Duration::from_secs(1)).saturating_sub(paused.elapsed())).await;
     assert!(!waiting.is_finished(), "nobody can give it a lock");
     server.resume().unwrap();
     let next = waiting.await.unwrap();
@@ -217,23 +221,21 @@ async fn whatever_happens_there_are_never_two_holders() {
         }));
     }
     let breath = || tokio::time::sleep(Duration::from_millis(700));
-    for _ in 0..2 {
-        for proxy in &proxies {
-            for fault in [Link::Cut, Link::AnswersLost, Link::Stalled] {
-                breath().await;
-                proxy.set(fault);
-                tokio::time::sleep(Duration::from_millis(1500)).await;
-                proxy.set(Link::Up);
-                proxy.cut();
-            }
+    for proxy in &proxies {
+        for fault in [Link::Cut, Link::AnswersLost, Link::Stalled] {
+            breath().await;
+            proxy.set(fault);
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            proxy.set(Link::Up);
+            proxy.cut();
         }
-        breath().await;
-        server.restart().await.unwrap();
-        breath().await;
-        server.pause().unwrap();
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        server.resume().unwrap();
     }
+    breath().await;
+    server.restart().await.unwrap();
+    breath().await;
+    server.pause().unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    server.resume().unwrap();
     let before = history.check().unwrap().acquired;
     until("everybody goes on", || history.check().unwrap().acquired > before + 20).await;
     tasks.shutdown().await;
@@ -241,7 +243,7 @@ async fn whatever_happens_there_are_never_two_holders() {
         instance.await.unwrap();
     }
     let summary = history.check().unwrap();
-    assert!(summary.acquired > 100, "{summary:?}");
+    assert!(summary.acquired > 50, "{summary:?}");
 }
 
 /// A process that was stopped asks first, and hears it from the clock.
@@ -328,7 +330,7 @@ async fn a_thousand_locks_are_held_over_one_connection_and_all_are_extended() {
     }))
     .await;
     assert_eq!(server.keys().unwrap().len(), 1000);
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
     for held in locks {
         assert!(!held.is_lost());
         held.release().await.unwrap();

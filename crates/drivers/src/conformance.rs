@@ -257,6 +257,49 @@ pub async fn defect_18_larger_copies_are_larger(bed: Bed<'_>) {
     }
 }
 
+/// Peer defect 17: a volume that went back to its latest snapshot has that content, at its own size, and its chain goes on.
+pub async fn defect_17_a_volume_goes_back_to_its_latest_snapshot(bed: Bed<'_>) {
+    let work = Work::unlimited();
+    let mut volume = bed.volume(1).await;
+    let mut content = Content::new();
+    bed.write(&volume, &mut content, &[0, 3], 0x21).await;
+    let first = bed.snapshot(&mut volume).await;
+    let at_first = content.clone();
+    bed.write(&volume, &mut content, &[3, 5], 0x22).await;
+    let second = bed.snapshot(&mut volume).await;
+    let at_second = content.clone();
+    bed.write(&volume, &mut content, &[0, 9], 0x23).await;
+    bed.driver.revert_to_snapshot(&work, &first, &volume).await.expect_err("not the latest");
+    bed.expect(&volume, &content).await;
+
+    volume.status = VolumeStatus::Reverting;
+    bed.points(0);
+    bed.driver.revert_to_snapshot(&work, &second, &volume).await.expect("revert");
+    for point in bed.points(2) {
+        bed.die(point, bed.driver.revert_to_snapshot(&work, &second, &volume)).await;
+        bed.driver.revert_to_snapshot(&work, &second, &volume).await.expect("second try");
+    }
+    volume.status = VolumeStatus::Available;
+    bed.expect(&volume, &at_second).await;
+
+    // What ends in `error_extending` and `error_deleting` behind Python's revert.
+    let mut content = at_second.clone();
+    bed.driver.extend_volume(&work, &volume, 2).await.expect("extend");
+    volume.size = 2;
+    bed.write(&volume, &mut content, &[7, GIB / PIECE], 0x24).await;
+    bed.expect(&volume, &content).await;
+    bed.driver.revert_to_snapshot(&work, &second, &volume).await.expect("revert");
+    bed.expect(&volume, &at_second).await;
+    bed.unsnapshot(&second, &mut volume).await;
+    bed.expect(&volume, &at_second).await;
+    bed.driver.revert_to_snapshot(&work, &first, &volume).await.expect("revert");
+    bed.expect(&volume, &at_first).await;
+    bed.unsnapshot(&first, &mut volume).await;
+    bed.expect(&volume, &at_first).await;
+    bed.delete(volume.clone()).await;
+    bed.expect_nothing_left(&volume);
+}
+
 /// Volumes grow, with snapshots and without, and never shrink.
 pub async fn volumes_grow(bed: Bed<'_>) {
     let mut volume = bed.volume(1).await;

@@ -137,6 +137,9 @@ pub trait VolumeDriver: Send + Sync + std::fmt::Debug + 'static {
     /// Removes a snapshot. One that is not there is not an error.
     async fn delete_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<SnapshotFacts, Error>;
 
+    /// Gives a volume the content of its latest snapshot again; the snapshot stays.
+    async fn revert_to_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<(), Error>;
+
     /// Grows a volume to `new_size` GiB.
     async fn extend_volume(&self, work: &Work, volume: &Volume, new_size: u64) -> Result<(), Error>;
 

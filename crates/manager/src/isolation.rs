@@ -158,6 +158,17 @@ impl VolumeManager {
         }
     }
 
+    /// Whether work cannot be taken at the start, once that is known.
+    pub(crate) async fn starts_isolated(&self) -> bool {
+        let mut access = self.access();
+        let known = access.wait_for(|access| *access != Access::Starting);
+        tokio::select! {
+            biased;
+            () = self.draining.cancelled() => false,
+            known = known => known.is_ok_and(|access| *access != Access::Open),
+        }
+    }
+
     /// Whether work may be begun.
     pub(crate) fn is_open(&self) -> bool {
         *self.isolation.access.borrow() == Access::Open

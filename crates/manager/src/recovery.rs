@@ -1,7 +1,7 @@
 //! Carrying on with work whose holder is gone.
 //!
-//! What the row of the resource says is enough for deletions, snapshots and copies: they are carried on, by the same steps
-//! over what is there. Where only the lost request knew what was wanted the work is given up in order (`abandon`).
+//! What the row of the resource says is enough for deletions, snapshots, reversions and copies: they are carried on, by the
+//! same steps over what is there. Where only the lost request knew what was wanted the work is given up in order (`abandon`).
 
 use std::sync::Arc;
 
@@ -67,18 +67,26 @@ impl VolumeManager {
         if !left.is_in(volume.status.as_str()) {
             return self.forget(left).await;
         }
+        let restoring = match volume.status {
+            VolumeStatus::Reverting => self.restoring_snapshot(&volume).await?,
+            _ => None,
+        };
         let operation = match &volume.status {
             VolumeStatus::Creating if self.knows_the_source(&volume) => "create_volume",
             VolumeStatus::Deleting => "delete_volume",
-            VolumeStatus::Creating | VolumeStatus::Downloading | VolumeStatus::Extending | VolumeStatus::Uploading => {
-                "abandon"
-            }
+            VolumeStatus::Reverting if restoring.is_some() => "revert_to_snapshot",
+            VolumeStatus::Creating
+            | VolumeStatus::Downloading
+            | VolumeStatus::Extending
+            | VolumeStatus::Uploading
+            | VolumeStatus::Reverting => "abandon",
             _ => return Ok(()),
         };
         let job = self.job(operation, left, volume.project_id.clone())?;
-        let outcome = match operation {
-            "create_volume" => operations::resume_create_volume(self, &job, &volume).await.map(drop),
-            "delete_volume" => operations::resume_delete_volume(self, &job, &volume).await.map(drop),
+        let outcome = match (operation, restoring) {
+            ("create_volume", _) => operations::resume_create_volume(self, &job, &volume).await.map(drop),
+            ("delete_volume", _) => operations::resume_delete_volume(self, &job, &volume).await.map(drop),
+            (_, Some(snapshot)) => operations::resume_revert(self, &job, &snapshot).await.map(drop),
             _ => operations::abandon(self, &job, &volume.id, &volume.status).await,
         };
         self.ended(&job, outcome).await
@@ -88,6 +96,12 @@ impl VolumeManager {
     /// messages stay in the process no other service asks for them.
     fn knows_the_source(&self, volume: &Volume) -> bool {
         self.options.messages_die_with_us || volume.source_volid.is_some() || volume.snapshot_id.is_some()
+    }
+
+    /// The snapshot that a volume goes back to. There is none where that was settled already, or never asked for.
+    async fn restoring_snapshot(&self, volume: &Volume) -> Result<Option<Snapshot>, Failure> {
+        let snapshots = self.db.snapshots_of_volume(&volume.id).await?;
+        Ok(snapshots.into_iter().find(|snapshot| snapshot.status == SnapshotStatus::Restoring))
     }
 
     async fn take_up_snapshot(self: &Arc<Self>, left: &Left) -> Result<(), Failure> {

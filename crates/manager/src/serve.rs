@@ -54,6 +54,10 @@ impl VolumeManager {
     pub async fn serve(self: &Arc<Self>) -> Result<(), scoria_rpc::Error> {
         let prefetch = self.options.quick_slots.saturating_add(self.options.heavy_slots);
         let duplicates = Arc::new(Duplicates::new());
+        if self.starts_isolated().await {
+            // What is asked of us meanwhile waits in our queues, so they have to be there.
+            self.transport.listen(self.targets(), 1).await?.stop().await;
+        }
         while self.opened().await {
             let mut listener = self.transport.listen(self.targets(), prefetch).await?;
             loop {

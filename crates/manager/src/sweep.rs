@@ -17,12 +17,13 @@ use crate::manager::VolumeManager;
 use crate::recovery::{Kind, Left};
 
 /// States in which a volume does not stay for long.
-const VOLUMES_ON_THE_WAY: [VolumeStatus; 5] = [
+const VOLUMES_ON_THE_WAY: [VolumeStatus; 6] = [
     VolumeStatus::Creating,
     VolumeStatus::Deleting,
     VolumeStatus::Extending,
     VolumeStatus::Downloading,
     VolumeStatus::Uploading,
+    VolumeStatus::Reverting,
 ];
 
 /// The same of snapshots.

@@ -385,10 +385,10 @@ async fn garbage_is_told_from_requests() {
     let key = format!("{}.{}", target.topic, target.server);
     let compressed = lapin::types::FieldTable::from(std::collections::BTreeMap::from([(
         "compression".into(),
-        lapin::types::AMQPValue::LongString("application/x-gzip".into()),
+        lapin::types::AMQPValue::LongString("application/x-lzma".into()),
     )]));
     for (body, headers, expected) in
-        [(&b"\xff\x00 no JSON"[..], None, "cannot be decoded"), (b"{}", Some(compressed), "unset kombu_compression")]
+        [(&b"\xff\x00 no JSON"[..], None, "cannot be decoded"), (b"{}", Some(compressed), "set kombu_compression to gzip")]
     {
         let properties = lapin::BasicProperties::default().with_headers(headers.unwrap_or_default());
         channel

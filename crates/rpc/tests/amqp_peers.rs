@@ -13,9 +13,13 @@ use serde_json::{Value, json};
 
 /// Starts the script in one of its roles and waits until it is ready.
 async fn peer(broker: &RabbitMq, role: &str, args: &[&str]) -> PythonChild {
+    peer_at(&broker.url(), role, args).await
+}
+
+/// The same with a transport URL, in whose query oslo.messaging's options may be.
+async fn peer_at(url: &str, role: &str, args: &[&str]) -> PythonChild {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/amqp_support/peer.py");
-    let url = broker.url();
-    let mut all = vec![role, &url];
+    let mut all = vec![role, url];
     all.extend(args);
     let mut child = PythonPeer::find().unwrap().start(&script, &all).unwrap();
     assert_eq!(child.next(PATIENCE).await.unwrap(), json!({"ready": true}));
@@ -180,4 +184,49 @@ async fn a_python_listener_gets_our_notifications() {
     assert_eq!(seen, [error, error, info, info], "each in the enveloped and in the bare form");
     python.kill().await.unwrap();
     transport.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compressed_bodies_are_read_and_sent() {
+    let broker = RabbitMq::shared().await.unwrap();
+    // What others compress is read whatever our own option says.
+    let plain = connect(options(&broker));
+    for method in ["gzip", "bzip2"] {
+        let url = format!("{}?kombu_compression={method}", broker.url());
+        let ours = target(&format!("ours.{method}"));
+        let mut listener = within(plain.listen(vec![ours.clone()], 4)).await.unwrap();
+        let mut client = peer_at(&url, "client", &[]).await;
+        let order = json!({"topic": ours.topic, "server": ours.server, "method": "m", "call": true, "args": {"n": "\u{e9}"}});
+        client.tell(&order.to_string()).await.unwrap();
+        let delivery = next(&mut listener).await;
+        assert_eq!(delivery.request().unwrap().args["n"], json!("\u{e9}"));
+        assert!(delivery.ack().await);
+        delivery.reply(Ok(json!("answered"))).await.unwrap();
+        assert_eq!(client.next(PATIENCE).await.unwrap(), json!({"result": "answered"}));
+
+        let theirs = target(&format!("theirs.{method}"));
+        let mut server = peer_at(&url, "server", &[&theirs.topic, &theirs.server]).await;
+        let mut options = options(&broker);
+        options.rabbit.kombu_compression = Some(method.parse().unwrap());
+        let compressing = connect(options);
+        let to = Destination::Server(theirs.clone());
+        for transport in [&compressing, &plain] {
+            let answer = within(transport.call(&to, request("echo", 7), PATIENCE)).await.unwrap();
+            assert_eq!(answer, json!({"echo": {"number": 7}}));
+            assert_eq!(server.next(PATIENCE).await.unwrap()["args"]["number"], json!(7));
+        }
+        server.kill().await.unwrap();
+
+        // Nobody reads this queue any more: what is in it is what we sent.
+        compressing.cast(&to, request("echo", 8)).await.unwrap();
+        let raw = lapin::Connection::connect(&broker.amqp_url(), lapin::ConnectionProperties::default()).await.unwrap();
+        let queue = format!("{}.{}", theirs.topic, theirs.server);
+        let channel = raw.create_channel().await.unwrap();
+        let got = channel.basic_get(queue.as_str().into(), Default::default()).await.unwrap().expect("one message");
+        let text = String::from_utf8_lossy(&got.data);
+        assert!(!text.contains("oslo.message"), "{text}");
+        client.kill().await.unwrap();
+        compressing.close().await;
+    }
+    plain.close().await;
 }

@@ -5,38 +5,51 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser};
 use scoria_conf::{LoadArgs, Source};
 
-/// A volume service for OpenStack Block Storage.
+const MORE: &str = "\
+Examples:
+  scoria-volume --standalone                              try it out: nothing else is needed
+  scoria-volume --config-file /etc/cinder/cinder.conf     in place of cinder-volume
+
+Signals:
+  TERM  finish what is running, then end
+  INT   end at the next safe point
+  HUP   read the configuration again
+
+scoria config check FILE names what would be ignored or refused, scoria config sample prints every option.";
+
+/// The volume service: does the job of cinder-volume for OpenStack Block Storage, or runs alone.
 #[derive(Debug, Parser)]
-#[command(name = "scoria-volume", version, about, long_about = None)]
+#[command(name = "scoria-volume", version, after_help = MORE, max_term_width = 110)]
 pub struct CommandLine {
-    /// Configuration file; may be given several times, later ones win.
+    /// Configuration file; may be given several times, later ones win. Default: cinder.conf where Cinder looks for it,
+    /// such as /etc/cinder.
     #[arg(long, value_name = "PATH", action = ArgAction::Append)]
     pub config_file: Vec<PathBuf>,
-    /// Directory of *.conf files, read by name; may be given several times.
+    /// Directory of *.conf files, read in the order of their names; may be given several times.
     #[arg(long, value_name = "DIR", action = ArgAction::Append)]
     pub config_dir: Vec<PathBuf>,
-    /// Run without anything else: SQLite, file locks, messages in the process, the local driver, and a front door on loopback.
+    /// Run alone: SQLite, file locks, the local driver, no broker, and the block-storage API on http://127.0.0.1:8776/v3.
     #[arg(long)]
     pub standalone: bool,
-    /// Directory of the service's state.
+    /// Directory of the service's state; with --standalone /var/lib/scoria, or ~/.local/state/scoria for others than root.
     #[arg(long = "state_path", visible_alias = "state-path", value_name = "DIR")]
     pub state_path: Option<PathBuf>,
-    /// Node part of the service's name.
+    /// Name of this host, as in [DEFAULT] host: the services table and the queues have it. Default: the machine's name.
     #[arg(long = "backend_host", visible_alias = "backend-host", value_name = "HOST")]
     pub backend_host: Option<String>,
-    /// Log at level DEBUG.
+    /// Log at level DEBUG, whatever the configuration says.
     #[arg(short, long, overrides_with = "no_debug")]
     pub debug: bool,
-    /// Log at level INFO.
+    /// Log at level INFO, whatever the configuration says.
     #[arg(long = "nodebug", overrides_with = "debug")]
     pub no_debug: bool,
-    /// File to log to, below --log-dir; standard error when absent.
+    /// File to log to, below --log-dir if that is given. Default: standard error.
     #[arg(long, visible_alias = "logfile", value_name = "PATH")]
     pub log_file: Option<PathBuf>,
-    /// Directory of log files.
+    /// Directory to log to, into cinder-volume.log unless --log-file names another file.
     #[arg(long, visible_alias = "logdir", value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
-    /// Log as JSON objects.
+    /// Log one JSON object a line.
     #[arg(long)]
     pub use_json: bool,
 }

@@ -14,7 +14,7 @@ use scoria_drivers::{LocalDriver, LocalOptions, NfsDriver, NfsOptions, VolumeDri
 use scoria_manager::Options as ManagerOptions;
 use scoria_model::LockTable;
 use scoria_rpc::Transport;
-use scoria_rpc::providers::amqp::{AmqpOptions, AmqpTransport, BrokerHost, Failover, LoginMethod};
+use scoria_rpc::providers::amqp::{AmqpOptions, AmqpTransport, BrokerHost, Compression, Failover, LoginMethod};
 use scoria_rpc::providers::memory::MemoryBroker;
 use scoria_runtime::Executor;
 use secrecy::ExposeSecret;
@@ -115,11 +115,7 @@ pub fn transport(config: &Config) -> anyhow::Result<Arc<dyn Transport>> {
         return Ok(MemoryBroker::new().transport());
     }
     let rabbit = &messaging.rabbit;
-    if let Some(method) = rabbit.kombu_compression.as_deref().filter(|method| !method.is_empty()) {
-        bail!(
-            "[oslo_messaging_rabbit] kombu_compression = {method}: compressed messages are not understood; unset it in all services"
-        );
-    }
+    let compression = rabbit.kombu_compression.as_deref().filter(|method| !method.is_empty());
     let file = |path: &str| Some(PathBuf::from(path)).filter(|_| !path.is_empty());
     let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let options = AmqpOptions {
@@ -139,6 +135,7 @@ pub fn transport(config: &Config) -> anyhow::Result<Arc<dyn Transport>> {
             kombu_reconnect_delay: rabbit.kombu_reconnect_delay,
             kombu_reconnect_splay: rabbit.kombu_reconnect_splay,
             kombu_missing_consumer_retry_timeout: rabbit.kombu_missing_consumer_retry_timeout,
+            kombu_compression: compression.map(str::parse::<Compression>).transpose()?,
             kombu_failover_strategy: match rabbit.kombu_failover_strategy.as_str() {
                 "shuffle" => Failover::Shuffle,
                 _ => Failover::RoundRobin,

@@ -6,8 +6,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// Runs pairs of requests, take and give back, for a time.
-pub(crate) fn pairs(kind: &str, port: u16, time: Duration) -> Result<Vec<Duration>> {
+/// How long those who hand a lock over do nothing before, here and in both other measurements.
+const PAUSE: Duration = Duration::from_millis(30);
+
+/// Pairs of requests, take and give back.
+#[derive(Debug, Default)]
+pub(crate) struct Bare {
+    /// One right after the other.
+    pub(crate) busy: Vec<Duration>,
+    /// After a pause each, in which client, server and processors have gone to sleep.
+    pub(crate) rested: Vec<Duration>,
+}
+
+/// Runs pairs of requests for a time, and for another one with pauses.
+pub(crate) fn measure(kind: &str, port: u16, time: Duration) -> Result<Bare> {
+    Ok(Bare { busy: pairs(kind, port, time, Duration::ZERO)?, rested: pairs(kind, port, time, PAUSE)? })
+}
+
+fn pairs(kind: &str, port: u16, time: Duration, pause: Duration) -> Result<Vec<Duration>> {
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.set_nodelay(true)?;
     let pair: fn(&mut TcpStream, i32) -> Result<()> = match kind {
@@ -22,6 +38,7 @@ pub(crate) fn pairs(kind: &str, port: u16, time: Duration) -> Result<Vec<Duratio
     };
     let (mut taken, end) = (Vec::new(), Instant::now() + time);
     for number in 1.. {
+        std::thread::sleep(pause);
         let began = Instant::now();
         if began >= end {
             break;
@@ -94,25 +111,51 @@ fn text(text: &str) -> Vec<u8> {
     frame(text.as_bytes())
 }
 
-/// protocol version, last zxid, session timeout, session id, password.
+const CREATE: i32 = 1;
+const DELETE: i32 = 2;
+const LIST: i32 = 8;
+const PERSISTENT: i32 = 0;
+const EPHEMERAL: i32 = 1;
+const NODE_EXISTS: i32 = -110;
+
+/// Protocol version, last zxid, session timeout, session id, password; then the parent of what is made.
 fn zookeeper_connect(socket: &mut TcpStream) -> Result<()> {
     let body = [&0_i32.to_be_bytes()[..], &[0; 8], &10_000_i32.to_be_bytes(), &[0; 8], &frame(&[0; 16])].concat();
     ask(socket, &frame(&body), whole_frame).context("connect")?;
+    let made = ask(socket, &create("/bare", PERSISTENT), whole_frame)?;
+    zookeeper_accepted(&made)
+}
+
+/// A request: its number (which nobody here looks at), what it is, its arguments.
+fn request(kind: i32, arguments: &[&[u8]]) -> Vec<u8> {
+    frame(&[&1_i32.to_be_bytes()[..], &kind.to_be_bytes(), &arguments.concat()].concat())
+}
+
+fn create(path: &str, mode: i32) -> Vec<u8> {
+    const ALL: i32 = 31;
+    let acl = [&1_i32.to_be_bytes()[..], &ALL.to_be_bytes(), &text("world"), &text("anyone")].concat();
+    request(CREATE, &[&text(path), &text("ours"), &acl, &mode.to_be_bytes()])
+}
+
+/// After length, number and zxid comes an error code.
+fn zookeeper_accepted(answer: &[u8]) -> Result<()> {
+    let code = answer.get(16..20).context("the answer is too short")?;
+    if code != [0; 4] && code != NODE_EXISTS.to_be_bytes() {
+        bail!("ZooKeeper refuses: {code:?}");
+    }
     Ok(())
 }
 
-/// Creates an ephemeral node and deletes it.
+/// Creates an ephemeral node, lists its siblings in the same round trip, and deletes it.
 fn zookeeper(socket: &mut TcpStream, number: i32) -> Result<()> {
-    const CREATE: i32 = 1;
-    const DELETE: i32 = 2;
-    const EPHEMERAL: i32 = 1;
-    const ALL: i32 = 31;
     const ANY_VERSION: i32 = -1;
-    let path = text(&format!("/bare-{number}"));
-    let acl = [&1_i32.to_be_bytes()[..], &ALL.to_be_bytes(), &text("world"), &text("anyone")].concat();
-    let head = |kind: i32, path: &[u8]| [&(2 * number + kind).to_be_bytes()[..], &kind.to_be_bytes(), path].concat();
-    let create = [&head(CREATE, &path)[..], &text("ours"), &acl, &EPHEMERAL.to_be_bytes()].concat();
-    ask(socket, &frame(&create), whole_frame)?;
-    ask(socket, &frame(&[&head(DELETE, &path)[..], &ANY_VERSION.to_be_bytes()].concat()), whole_frame)?;
-    Ok(())
+    let path = format!("/bare/{number}");
+    let both = |answer: &[u8]| {
+        let first =
+            answer.first_chunk().map_or(0, |length| 4 + usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0));
+        first > 0 && answer.get(first..).is_some_and(whole_frame)
+    };
+    let list = request(LIST, &[&text("/bare"), &[0]]);
+    zookeeper_accepted(&ask(socket, &[create(&path, EPHEMERAL), list].concat(), both)?)?;
+    zookeeper_accepted(&ask(socket, &request(DELETE, &[&text(&path), &ANY_VERSION.to_be_bytes()]), whole_frame)?)
 }

@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use scoria_runtime::Tasks;
 use scoria_testkit::{Etcd, MariaDb, Memcached, Postgres, PythonPeer, Redis, ZooKeeper, repository};
 
+use bare::Bare;
 use report::{Measured, Service};
 
 struct Options {
@@ -61,10 +63,12 @@ impl Bench {
             }
             None => None,
         };
-        let ours = ours::measure(url, time).await.with_context(|| format!("Scoria on {kind}"))?;
+        // In a task, as operations are in the service.
+        let measured = Tasks::new().spawn("measure", ours::measure(url.to_owned(), time));
+        let ours = measured.await?.with_context(|| format!("Scoria on {kind}"))?;
         let bare = match bare {
-            Some(port) => tokio::task::block_in_place(|| bare::pairs(kind, port, time))?,
-            None => Vec::new(),
+            Some(port) => tokio::task::block_in_place(|| bare::measure(kind, port, time))?,
+            None => Bare::default(),
         };
         self.services.push(Service { kind, tooz, ours, bare });
         Ok(())

@@ -32,7 +32,8 @@ fn wanted(name: &str) -> LockRequest {
 }
 
 /// All of it, on one service.
-pub(crate) async fn measure(url: &str, time: Duration) -> Result<Measured> {
+pub(crate) async fn measure(url: String, time: Duration) -> Result<Measured> {
+    let url = url.as_str();
     Ok(Measured {
         free: free(url, time).await.context("free locks")?,
         rate: rate(url, time, 32).await.context("32 locks")?,

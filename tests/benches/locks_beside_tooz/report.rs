@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::bare::Bare;
+
 use serde_json::{Value, json};
 
 /// What was measured of one client on one service.
@@ -28,7 +30,7 @@ pub(crate) struct Service {
     pub(crate) tooz: Option<Measured>,
     pub(crate) ours: Measured,
     /// Empty where a lock is no pair of requests.
-    pub(crate) bare: Vec<Duration>,
+    pub(crate) bare: Bare,
 }
 
 impl Measured {
@@ -72,7 +74,8 @@ pub(crate) fn raw(services: &[Service]) -> Value {
             "service": service.kind,
             "tooz": service.tooz.as_ref().map(Measured::json),
             "scoria": service.ours.json(),
-            "bare_us": [micros(&service.bare, 50), micros(&service.bare, 99)],
+            "bare_us": [micros(&service.bare.busy, 50), micros(&service.bare.busy, 99)],
+            "bare_rested_us": [micros(&service.bare.rested, 50), micros(&service.bare.rested, 99)],
         })
     };
     services.iter().map(of).collect()
@@ -90,7 +93,7 @@ pub(crate) fn table(services: &[Service]) -> String {
         let rate = (theirs.map(|tooz| tooz.rate), Some(ours.rate));
         let over =
             |percent| (theirs.and_then(|tooz| micros(&tooz.hand_over, percent)), micros(&ours.hand_over, percent));
-        let (p50, bare) = (over(50), micros(bare, 50));
+        let (p50, bare, rested) = (over(50), micros(&bare.busy, 50), micros(&bare.rested, 50));
         let turns = |turns: &[u64]| match (turns.iter().min(), turns.iter().max()) {
             (Some(least), Some(most)) => format!("{least}/{most}"),
             _ => "-".to_owned(),
@@ -107,7 +110,7 @@ pub(crate) fn table(services: &[Service]) -> String {
             both(p50),
             both(over(99)),
             ratio(p50.0, p50.1),
-            ratio(p50.1, bare.map(|pair| pair / 2.0)),
+            ratio(p50.1, rested.map(|pair| pair / 2.0)),
             format!("{} / {}", theirs.map_or("-".to_owned(), |tooz| turns(&tooz.turns)), turns(&ours.turns)),
         ];
         let _ = writeln!(text, "| {} |", cells.join(" | "));

@@ -40,6 +40,7 @@ suite! {
     taking_a_snapshot_may_die_anywhere
     deleting_a_snapshot_may_die_anywhere
     an_extend_and_a_delete_may_die_anywhere
+    defect_17_a_volume_goes_back_to_its_latest_snapshot
     an_older_token_is_refused
 }
 

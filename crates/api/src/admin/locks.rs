@@ -27,7 +27,10 @@ pub(super) fn routes() -> Router<AdminState> {
 
 async fn list(State(state): State<AdminState>) -> Response {
     match state.coordinator.holders().await {
-        Ok(holders) => Json(json!({"locks": views(&holders, |_| true)})).into_response(),
+        Ok(holders) => {
+            let listing = listing(&state.coordinator);
+            Json(json!({"locks": views(&holders, |_| true), "listing": listing})).into_response()
+        }
         Err(error) => failed(&error),
     }
 }
@@ -37,19 +40,14 @@ async fn show(State(state): State<AdminState>, Path(name): Path<String>) -> Resp
         Ok(holders) => holders,
         Err(error) => return failed(&error),
     };
-    let listing = state.coordinator.features().listing;
     if holders.is_empty() {
-        let limit = match listing {
+        let limit = match state.coordinator.features().listing {
             Listing::Own => " in this service; this lock service does not tell of others",
             Listing::Holders | Listing::All => "",
         };
         return refused(StatusCode::NOT_FOUND, format!("nobody holds lock '{name}' or waits for it{limit}"));
     }
-    let listing = match listing {
-        Listing::Own => "own",
-        Listing::Holders => "holders",
-        Listing::All => "all",
-    };
+    let listing = listing(&state.coordinator);
     let (held, waiting) = (views(&holders, |holder| holder.held), views(&holders, |holder| !holder.held));
     Json(json!({"lock": {"name": name, "holders": held, "waiters": waiting, "listing": listing}})).into_response()
 }
@@ -112,6 +110,15 @@ async fn take_away(
         }
         Ok((false, _)) => refused(StatusCode::NOT_FOUND, format!("nobody holds lock '{name}'")),
         Err(error) => failed(&error),
+    }
+}
+
+/// Of whom the lock service tells: the service's `own` holders and waiters, all `holders`, or `all` holders and waiters.
+fn listing(locks: &Coordinator) -> &'static str {
+    match locks.features().listing {
+        Listing::Own => "own",
+        Listing::Holders => "holders",
+        Listing::All => "all",
     }
 }
 

@@ -13,20 +13,22 @@ use crate::target::Target;
 /// What about configurations.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// A commented sample with every option.
+    /// Print a sample with every option, its meaning and its default.
     Sample,
-    /// Everything that is wrong, with file and line. Fails when the service would not start.
+    /// Name everything that is wrong or has no effect, with file and line.
+    ///
+    /// Exit code 1 when the service would not start with it. Lock service, broker and database are not asked.
     Check {
-        /// Files to check, later ones over earlier ones; without any, those the service would read.
+        /// Files to check together, later ones over earlier ones. Default: those that the service would read.
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
-        /// Name options without effect, too.
+        /// Name the options of Cinder that Scoria has no use for, too.
         #[arg(long)]
         all: bool,
     },
-    /// Every option in force and where its value comes from. Secrets are not shown.
+    /// Show every option in force and where its value comes from. Secrets are not shown.
     Show {
-        /// Leave out what has its default.
+        /// Only what is not at its default.
         #[arg(long)]
         changed: bool,
     },

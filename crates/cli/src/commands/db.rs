@@ -11,15 +11,16 @@ use crate::target::Target;
 /// What about the database.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make or update the tables of a database without a Cinder. May be run again at any time; a database that
-    /// cinder-manage made is left alone.
+    /// Make or update the tables.
+    ///
+    /// For a database that has no Cinder; one that cinder-manage made is refused and left alone. May be run again at any time.
     Sync {
-        /// Only make the table in which [coordination] backend_url = database:// keeps its locks. This one works in a database
-        /// that cinder-manage made, too: it adds the table scoria_locks and touches nothing else.
+        /// Make only the table scoria_locks, in which [coordination] backend_url = database:// keeps its locks. This works in a
+        /// database that cinder-manage made, too: nothing else in it is touched.
         #[arg(long)]
         locks: bool,
     },
-    /// Who made the tables, and their version.
+    /// Show who made the tables (Cinder or Scoria) and their version; fails when this release cannot use them.
     Version,
 }
 

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::locks_at::{Line, Locks, check_name};
+use super::locks_at::{Line, Listed, Locks, SILENT, check_name};
 use super::locks_run::{self, Signals, Under, ended_by};
 use super::{guard, locks_break};
-use crate::exit::{Exit, Result};
+use crate::exit::{Exit, Failure, Result};
 use crate::output::{Format, Progress, print};
 use crate::target::Target;
 use crate::wait::seconds;
@@ -17,60 +17,76 @@ use crate::wait::seconds;
 /// What about locks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Who holds and who waits. With a configuration its lock service is asked, without one the service at the admin port; so
-    /// for `show`, `wait` and `break`.
+    /// List who holds which lock and who waits for it.
     List,
-    /// Who holds one lock, since when and for which request, and who waits for it.
+    /// Show who holds one lock, since when and for which request, and who waits for it.
     Show {
         /// Name of the lock, without the prefix cinder-.
         name: String,
     },
     /// Wait until a lock is free.
+    ///
+    /// Somebody else may have it again a moment later: whoever is to have it himself uses locks run.
     Wait {
         /// Name of the lock, without the prefix cinder-.
         name: String,
-        /// Wait for at most so many seconds (exit code 73). Without it: as long as it takes.
+        /// Give up after so many seconds (exit code 73). Default: wait as long as it takes.
         #[arg(long, value_name = "SECONDS", value_parser = seconds)]
         timeout: Option<Duration>,
     },
-    /// Take a lock away from whoever holds it, where the lock service can do that.
+    /// Take a lock away from whoever holds it.
     ///
-    /// For a holder that is gone but still named, or that has to be overruled. Scoria's services stop the work under a lock
-    /// that was taken from them; Python services do not notice. It is logged where the configuration's services log.
+    /// For a holder that is gone but still has the lock, or that has to be overruled. Scoria's services stop the work under a lock
+    /// that was taken from them; Python services do not notice. It is logged where the services log. With file:// it cannot be
+    /// done: the kernel frees a lock when its holder ends.
     Break {
         /// Name of the lock, without the prefix cinder-.
         name: String,
-        /// Do not ask.
+        /// Break it without asking.
         #[arg(long, short)]
         yes: bool,
     },
-    /// Run a command under one or more locks of the configuration's lock service.
+    /// Run a command while holding one or more locks of the configuration's lock service.
     ///
-    /// Several locks are taken in sorted order, as services do. The command has their names in SCORIA_LOCK_NAME, with blanks
-    /// between them, and the highest fencing token in SCORIA_FENCING_TOKEN where the lock service has such tokens. Its exit
-    /// code is passed on. The moment a lock is lost, the command is killed with its process group, and the exit code is 75.
-    /// Signals to scoria go to the command; if scoria itself is killed, so is the command.
+    /// Several locks are taken in sorted order, as services do. The command finds their names in SCORIA_LOCK_NAME, separated by
+    /// blanks, and the highest fencing token in SCORIA_FENCING_TOKEN, where the lock service has such tokens. Its exit code is
+    /// passed on.
+    ///
+    /// The moment a lock is lost the command is killed with its process group, standard error says why, and the exit code is
+    /// 75. Signals to scoria go to the command; if scoria itself is stopped or killed, so is the command. The locks are given back when
+    /// the command ends: what it leaves running in the background runs on without them.
+    #[command(after_help = RUN_EXAMPLES)]
     Run {
         /// Names of the locks, without the prefix cinder-.
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
-        /// Beside other shared holders, where the lock service can do that.
+        /// Hold the locks beside others who hold them shared. Where the lock service cannot do that they are held alone.
         #[arg(long)]
         shared: bool,
-        /// Wait for the locks for at most so many seconds (exit code 73), 0: try once. Without it: as long as it takes.
+        /// Give up after so many seconds (exit code 73); 0: try once. Default: wait as long as it takes.
         #[arg(long, value_name = "SECONDS", value_parser = seconds)]
         wait: Option<Duration>,
         /// The command, after a --.
         #[arg(last = true, required = true, value_name = "COMMAND")]
         command: Vec<OsString>,
     },
-    /// Kills the command of a `run` that was killed itself.
+    /// Stops or kills the command of a `run` that was stopped or killed itself.
     #[command(hide = true)]
     Guard,
 }
 
-const COLUMNS: [&str; 9] =
-    ["name", "mode", "held", "operation", "resource", "request_id", "host", "instance", "seconds"];
+const RUN_EXAMPLES: &str = "\
+Examples, with the lock service of /etc/cinder/cinder.conf:
+  scoria locks run nightly --wait 0 -- /usr/local/bin/nightly
+  scoria locks run 3f2b…-delete_volume -- qemu-img check volume-3f2b…
+  scoria --config-file other.conf locks run a b -- sh -c 'echo $SCORIA_FENCING_TOKEN'";
+
+/// Of a list.
+const COLUMNS: [&str; 10] =
+    ["name", "state", "mode", "seconds", "operation", "resource", "request_id", "host", "token", "instance"];
+/// Of one holder or waiter.
+const FIELDS: [&str; 10] =
+    ["state", "mode", "since", "seconds", "operation", "resource", "request_id", "host", "instance", "token"];
 
 pub(crate) async fn run(command: Command, target: &Target) -> Result {
     match command {
@@ -89,10 +105,17 @@ pub(crate) async fn run(command: Command, target: &Target) -> Result {
 async fn list(target: &Target) -> Result {
     let progress = Progress::start("asking for locks");
     let locks = Locks::open(target).await?;
-    let lines = locks.list().await;
+    let listed = locks.list().await;
     locks.close().await;
     drop(progress);
-    target.format().list(&lines?, &COLUMNS)?;
+    let Listed { lines, tells_of_others } = listed?;
+    if lines.is_empty() && !tells_of_others {
+        return Err(Failure::failed(SILENT));
+    }
+    target.format().list(&shown(&lines)?, &COLUMNS)?;
+    if !tells_of_others {
+        eprintln!("scoria: these are the locks of one service; {SILENT}");
+    }
     Ok(Exit::Done)
 }
 
@@ -104,8 +127,10 @@ async fn show(name: &str, target: &Target) -> Result {
     locks.close().await;
     drop(progress);
     let lock = lock?;
-    let shown = |lines: &[Line]| lines.iter().map(Line::with_since).collect::<Result<Vec<_>>>();
     let (holders, waiters) = (shown(&lock.holders)?, shown(&lock.waiters)?);
+    if holders.is_empty() && waiters.is_empty() {
+        return Err(lock.nobody(name));
+    }
     match target.format() {
         Format::Json => Format::Json.one(&json!({"name": name, "holders": holders, "waiters": waiters}))?,
         Format::Table => {
@@ -113,11 +138,15 @@ async fn show(name: &str, target: &Target) -> Result {
                 if index > 0 {
                     print("\n")?;
                 }
-                Format::Table.one(line)?;
+                Format::Table.fields(line, &FIELDS)?;
             }
         }
     }
     Ok(Exit::Done)
+}
+
+fn shown(lines: &[Line]) -> Result<Vec<Value>> {
+    lines.iter().map(Line::shown).collect()
 }
 
 async fn wait(name: &str, timeout: Option<Duration>, target: &Target) -> Result {

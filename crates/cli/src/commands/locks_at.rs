@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use scoria_conf::Config;
-use scoria_coordination::{Coordinator, Holder, Listing, LockRequest, Owner, PREFIX, WaitPolicy};
+use scoria_coordination::{Coordinator, Error, Health, Holder, Listing, LockRequest, Owner, PREFIX, WaitPolicy};
 use scoria_model::Timestamp;
 use scoria_runtime::Deadline;
 use scoria_service::parts;
@@ -13,10 +13,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::exit::{Exit, Failure, Result};
-use crate::target::Target;
+use crate::target::{ADMIN, Target};
 
 /// How long one question to the admin port waits for a lock; the admin port itself waits no longer than a minute.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long a lock service may take to be reached: whoever sits and waits wants to be told that it is not there.
+const REACH: Duration = Duration::from_secs(5);
+/// How often to look whether it has been reached.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Where locks are asked for.
 pub(super) enum Locks {
@@ -41,12 +46,42 @@ pub(super) struct Line {
     pub(super) token: Option<u64>,
 }
 
-/// Who holds one lock and who waits for it.
+/// Everybody who holds or waits.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) lines: Vec<Line>,
+    /// Whether the lock service tells of others than those who are asked.
+    pub(super) tells_of_others: bool,
+}
+
+/// The same as the admin port shows it.
 #[derive(Debug, Deserialize)]
+struct Shown {
+    locks: Vec<Line>,
+    listing: String,
+}
+
+/// Who holds one lock and who waits for it.
+#[derive(Debug)]
 pub(super) struct Lock {
     pub(super) holders: Vec<Line>,
     pub(super) waiters: Vec<Line>,
-    listing: String,
+    /// Whether the lock service would tell of others who hold it.
+    pub(super) tells_of_others: bool,
+}
+
+/// Why a list without a lock says nothing about it.
+pub(super) const SILENT: &str = "this lock service does not tell who holds its locks: ask the volume services themselves, each at its \
+                                 admin port with --admin URL";
+
+impl Lock {
+    /// Nobody is known to hold it; exit code 3 where that means that nobody does.
+    pub(super) fn nobody(&self, name: &str) -> Failure {
+        match self.tells_of_others {
+            true => Failure::not_found(format!("nobody holds lock '{name}' or waits for it")),
+            false => Failure::failed(format!("nobody is known to hold lock '{name}', but {SILENT}")),
+        }
+    }
 }
 
 /// A lock name as it was typed.
@@ -64,19 +99,46 @@ pub(super) fn in_one_process(config: &Config) -> bool {
     config.coordination.backend_url.expose_secret().starts_with("memory:")
 }
 
-/// The lock service of a configuration.
+/// The lock service of a configuration, once it has been reached.
 pub(super) async fn service(config: &Config) -> Result<Coordinator> {
-    Ok(parts::coordinator(config).await?)
+    let locks = parts::coordinator(config).await?;
+    let limit = Deadline::after(REACH);
+    while let Health::Down(why) = locks.health() {
+        if limit.has_passed() {
+            locks.close().await;
+            let seconds = REACH.as_secs();
+            return Err(Failure::unavailable(format!(
+                "the lock service of [coordination] backend_url was not reached within {seconds} s: {why}; see that it runs and that \
+                 the URL is right"
+            )));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(locks)
 }
 
 impl Locks {
+    /// What the command line names, else the service at the admin port when it answers, else the lock service of this machine's
+    /// configuration.
     pub(super) async fn open(target: &Target) -> Result<Self> {
-        if target.asks_admin() {
+        if target.names_admin() {
             return Ok(Self::Admin(target.admin()?));
+        }
+        if !target.names_config() {
+            let admin = target.admin()?;
+            if admin.answers().await {
+                return Ok(Self::Admin(admin));
+            }
+            if target.load_args().files()?.is_empty() {
+                return Err(Failure::unavailable(format!(
+                    "nothing answers at {ADMIN}: start scoria-volume, or name the admin port of another one with --admin URL \
+                     or a configuration with --config-file PATH"
+                )));
+            }
         }
         let config = target.config()?;
         if in_one_process(&config) {
-            return Ok(Self::Admin(target.admin()?));
+            return Ok(Self::Admin(target.admin_of(&config)?));
         }
         Ok(Self::Service(service(&config).await?))
     }
@@ -88,32 +150,24 @@ impl Locks {
     }
 
     /// Everybody who holds or waits.
-    pub(super) async fn list(&self) -> Result<Vec<Line>> {
+    pub(super) async fn list(&self) -> Result<Listed> {
         match self {
-            Self::Service(locks) => Ok(locks.holders().await?.into_iter().map(Line::from).collect()),
-            Self::Admin(admin) => admin.get("/v1/locks", "locks").await,
+            Self::Service(locks) => {
+                let lines = locks.holders().await?.into_iter().map(Line::from).collect();
+                Ok(Listed { lines, tells_of_others: locks.features().listing != Listing::Own })
+            }
+            Self::Admin(admin) => {
+                let Shown { locks, listing } = admin.get_whole("/v1/locks").await?;
+                Ok(Listed { lines: locks, tells_of_others: listing != "own" })
+            }
         }
     }
 
-    /// Who holds one lock and who waits for it; exit code 3 when nobody does.
+    /// Who holds one lock and who waits for it.
     pub(super) async fn of(&self, name: &str) -> Result<Lock> {
-        let locks = match self {
-            Self::Admin(admin) => return admin.get(&format!("/v1/locks/{}", in_path(name)), "lock").await,
-            Self::Service(locks) => locks,
-        };
-        let named = self.list().await?.into_iter().filter(|line| line.name == name);
-        let (holders, waiters): (Vec<_>, Vec<_>) = named.partition(|line| line.held);
-        let own = locks.features().listing == Listing::Own;
-        if holders.is_empty() && waiters.is_empty() {
-            return Err(Failure::not_found(match own {
-                true => format!(
-                    "this lock service does not tell who holds lock '{name}': ask the services, each at its admin port, \
-                     with --admin URL"
-                ),
-                false => format!("nobody holds lock '{name}' or waits for it"),
-            }));
-        }
-        Ok(Lock { holders, waiters, listing: if own { "own" } else { "all" }.to_owned() })
+        let Listed { lines, tells_of_others } = self.list().await?;
+        let (holders, waiters) = lines.into_iter().filter(|line| line.name == name).partition(|line| line.held);
+        Ok(Lock { holders, waiters, tells_of_others })
     }
 
     /// Until the lock was free; exit code 73 when it was not in time. It is taken and given back at once: no lock service has a
@@ -122,9 +176,14 @@ impl Locks {
         match self {
             Self::Service(locks) => {
                 let until = WaitPolicy::Until(limit.map_or(Deadline::NEVER, Deadline::after));
-                let owner = Owner { operation: "scoria locks wait".to_owned(), ..Owner::default() };
+                let owner = Owner { operation: "locks wait".to_owned(), ..Owner::default() };
                 let request = LockRequest::new(owner).exclusive(name).wait(until);
-                Ok(locks.acquire(request).await.map_err(|error| in_time(error, WAIT_OPTION))?.release().await?)
+                let lock = locks.acquire(request).await.map_err(|error| in_time(error, WAIT_OPTION))?;
+                match lock.release().await {
+                    // Whoever has it now, it was free.
+                    Ok(()) | Err(Error::Lost { .. }) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
             }
             Self::Admin(admin) => {
                 let end = limit.and_then(|limit| Instant::now().checked_add(limit));
@@ -144,29 +203,19 @@ impl Locks {
         }
     }
 
-    /// Takes the lock away from its holders; whom it was taken from.
-    pub(super) async fn take_away(&self, name: &str, by: &str) -> Result<Vec<Line>> {
+    /// Takes the lock away from its holders. False when nobody held it any more.
+    pub(super) async fn take_away(&self, name: &str, by: &str) -> Result<bool> {
         match self {
-            Self::Service(locks) => {
-                let mut lines = self.list().await?;
-                lines.retain(|line| line.held && line.name == name);
-                if !locks.break_lock(name).await? {
-                    return Err(Failure::not_found(format!("nobody holds lock '{name}' any more")));
-                }
-                Ok(lines)
-            }
+            Self::Service(locks) => Ok(locks.break_lock(name).await?),
             Self::Admin(admin) => {
                 let path = format!("/v1/locks/{}?confirm=yes&by={}", in_path(name), in_path(by));
-                admin.delete(&path, "broken").await
+                match admin.send(Method::DELETE, &path, None).await {
+                    Ok(()) => Ok(true),
+                    Err(nobody) if nobody.exit == Exit::NotFound => Ok(false),
+                    Err(failure) => Err(failure),
+                }
             }
         }
-    }
-}
-
-impl Lock {
-    /// Whether somebody may hold it of whom the lock service does not tell.
-    pub(super) fn tells_all_holders(&self) -> bool {
-        self.listing != "own"
     }
 }
 
@@ -174,9 +223,9 @@ impl Lock {
 const WAIT_OPTION: &str = "--timeout";
 
 /// A lock that could not be had is exit code 73; `option` would wait for it longer.
-pub(super) fn in_time(error: scoria_coordination::Error, option: &str) -> Failure {
+pub(super) fn in_time(error: Error, option: &str) -> Failure {
     match error {
-        scoria_coordination::Error::Busy { .. } => Failure::new(Exit::LockBusy, format!("{error}: {}", longer(option))),
+        Error::Busy { .. } => Failure::new(Exit::LockBusy, format!("{error}: {}", longer(option))),
         other => other.into(),
     }
 }
@@ -209,10 +258,11 @@ impl Line {
         text
     }
 
-    /// With the time from when on it has held or waited, as far as that is known.
-    pub(super) fn with_since(&self) -> Result<Value> {
+    /// With what is easier to read: its state in a word, and the time from when on it has held or waited, as far as that is known.
+    pub(super) fn shown(&self) -> Result<Value> {
         let mut shown =
             serde_json::to_value(self).map_err(|error| Failure::failed(format!("cannot be shown: {error}")))?;
+        shown["state"] = if self.held { "held" } else { "waiting" }.into();
         shown["since"] = match self.seconds {
             // A time of that length is no holder's, and a cut one does no harm.
             #[expect(clippy::cast_possible_truncation, reason = "whole seconds are enough")]
@@ -220,6 +270,12 @@ impl Line {
             None => Value::Null,
         };
         Ok(shown)
+    }
+
+    /// Whether this is still the same holding of the same lock.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let who = |line: &Self| (line.instance.clone(), line.operation.clone(), line.request_id.clone(), line.token);
+        who(self) == who(other)
     }
 }
 

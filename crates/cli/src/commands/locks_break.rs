@@ -15,7 +15,10 @@ pub(super) async fn run(name: &str, yes: bool, target: &Target) -> Result {
     let locks = Locks::open(target).await?;
     if matches!(locks, Locks::Service(_)) {
         // Where the services of that configuration log. With --verbose it goes to the terminal already.
-        let _ = logging::init(scoria_service::log::options(&target.config()?)?);
+        let mut options = scoria_service::log::options(&target.config()?)?;
+        // It says the same as we do, without who did it and to whom.
+        options.default_levels.push("scoria.coordination=ERROR".to_owned());
+        let _ = logging::init(options);
     }
     let broken = with(&locks, name, yes, target.format()).await;
     locks.close().await;
@@ -24,24 +27,41 @@ pub(super) async fn run(name: &str, yes: bool, target: &Target) -> Result {
 
 async fn with(locks: &Locks, name: &str, yes: bool, format: Format) -> Result {
     let lock = locks.of(name).await?;
-    if lock.holders.is_empty() && lock.tells_all_holders() {
-        return Err(Failure::not_found(format!("nobody holds lock '{name}'")));
+    if lock.holders.is_empty() && lock.tells_of_others {
+        return Err(lock.nobody(name));
     }
-    let warning = warning(name, &lock.holders);
-    if !yes && !confirmed(&warning)? {
-        return Err(Failure::failed(format!("lock '{name}' was left as it is")));
+    if !yes {
+        if !confirmed(&warning(name, &lock.holders))? {
+            return Err(Failure::failed(format!("lock '{name}' was left as it is")));
+        }
+        // The answer may have taken its time, and was about the holders of then.
+        same_holders(name, &lock.holders, &locks.of(name).await?.holders)?;
     }
-    let by = operator();
-    let broken = locks.take_away(name, &by).await?;
-    let from = list(&broken);
+    let (by, from) = (operator(), list(&lock.holders));
+    if !locks.take_away(name, &by).await? {
+        return Err(Failure::not_found(format!("nobody holds lock '{name}' any more")));
+    }
     if matches!(locks, Locks::Service(_)) {
         tracing::warn!(lock = name, by, from, "lock was taken away from its holder");
     }
     match format {
-        Format::Json => Format::Json.one(&json!({"name": name, "broken": broken}))?,
+        Format::Json => Format::Json.one(&json!({"name": name, "broken": lock.holders}))?,
         Format::Table => print(&format!("lock '{name}' was taken away from {from}\n"))?,
     }
     Ok(Exit::Done)
+}
+
+/// Refuses when it is no longer held by those who were shown.
+fn same_holders(name: &str, shown: &[Line], now: &[Line]) -> Result<()> {
+    let same = shown.len() == now.len() && shown.iter().all(|one| now.iter().any(|other| one.is(other)));
+    match now {
+        _ if same => Ok(()),
+        [] => Err(Failure::not_found(format!("nobody holds lock '{name}' any more"))),
+        _ => Err(Failure::failed(format!(
+            "lock '{name}' went to somebody else meanwhile and was left as it is: it is now held by {}",
+            list(now)
+        ))),
+    }
 }
 
 /// What it means, before it is done.

@@ -58,13 +58,9 @@ async fn with_lock(locks: &Coordinator, under: &Under, command: Vec<OsString>, s
         Some(limit) => WaitPolicy::Until(Deadline::after(limit)),
         None => WaitPolicy::Until(Deadline::NEVER),
     };
-    let operation = command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-    let request = under.names.iter().fold(
-        LockRequest::new(Owner { operation, ..Owner::default() }).wait(wait),
-        |request, name| {
-            if under.shared { request.shared(name) } else { request.exclusive(name) }
-        },
-    );
+    let request = under.names.iter().fold(LockRequest::new(owner(&command)).wait(wait), |request, name| {
+        if under.shared { request.shared(name) } else { request.exclusive(name) }
+    });
     let mut guard = Guard::start()
         .map_err(|error| Failure::failed(format!("the command is not run, as nothing would guard it: {error}")))?;
     let progress = Progress::start(format!("waiting for {}", quoted(under.names.iter().map(String::as_str))));
@@ -82,7 +78,7 @@ async fn with_lock(locks: &Coordinator, under: &Under, command: Vec<OsString>, s
     }
 
     let ended = match start(&set, &mut guard, command) {
-        Ok(mut running) => running.follow(&set, signals).await,
+        Ok(mut running) => running.follow(&set, &mut guard, signals).await,
         Err((code, why)) => {
             drop(set.release().await);
             return Err(Failure::new(Exit::Of(code), why));
@@ -110,6 +106,13 @@ async fn with_lock(locks: &Coordinator, under: &Under, command: Vec<OsString>, s
         }
         (Ended::Unknown(error), _) => Err(Failure::failed(format!("the command cannot be followed: {error}"))),
     }
+}
+
+/// What lists of holders say of us: enough to find the process.
+fn owner(command: &[OsString]) -> Owner {
+    let program = command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+    let resource = Some(format!("{program} (pid {})", std::process::id()));
+    Owner { operation: "locks run".to_owned(), resource, ..Owner::default() }
 }
 
 /// `lock 'a'`, or `locks 'a', 'b'`.
@@ -165,11 +168,11 @@ fn start(set: &LockSet, guard: &mut Guard, command: Vec<OsString>) -> std::resul
 
 impl Running {
     /// Until the command has ended; signals are passed on to its group.
-    async fn follow(&mut self, set: &LockSet, signals: &mut Signals) -> Ended {
+    async fn follow(&mut self, set: &LockSet, guard: &mut Guard, signals: &mut Signals) -> Ended {
         loop {
             tokio::select! {
                 biased;
-                () = lost(set) => {
+                () = lost(set, guard) => {
                     self.kill();
                     let ended = self.child.wait().await;
                     self.emptied().await;
@@ -206,10 +209,11 @@ impl Running {
     }
 }
 
-/// Until a lock is or may be lost: the lock tells, or the clock does.
-async fn lost(set: &LockSet) {
+/// Until a lock is or may be lost: the lock tells, or the clock does. Until then the guard is told that all is well.
+async fn lost(set: &LockSet, guard: &mut Guard) {
     let told = set.lost();
     while !set.is_lost() {
+        guard.beat();
         tokio::select! {
             () = told.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}

@@ -9,7 +9,7 @@ use crate::target::Target;
 /// What about operations.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The requests that the service at the admin port works on now.
+    /// List the requests that the service at the admin port is working on, and at which step.
     List,
 }
 

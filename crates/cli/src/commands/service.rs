@@ -12,7 +12,7 @@ use crate::target::{Source, Target};
 /// What about services.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// All services that the database or the API knows, and whether they live.
+    /// List the services that the database or the API knows, and whether they are up.
     List,
 }
 

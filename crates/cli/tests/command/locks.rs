@@ -1,90 +1,13 @@
 //! `scoria locks`: a command under a lock of real lock files.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use tempfile::TempDir;
 
-use crate::run::{Run, command, scoria, site, until};
-
-/// A lock directory and its configuration.
-struct Place {
-    directory: TempDir,
-    conf: String,
-}
-
-impl Place {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let conf = site(directory.path());
-        Self { directory, conf }
-    }
-
-    fn under(&self, lock: &[&str], script: &str) -> Command {
-        let args = [&["--config-file", &self.conf, "locks", "run"], lock, &["--", "sh", "-c", script]].concat();
-        let mut command = command(&args);
-        command.current_dir(self.directory.path());
-        command
-    }
-
-    fn run(&self, lock: &[&str], script: &str) -> Run {
-        self.under(lock, script).output().unwrap().into()
-    }
-
-    /// Starts a holder that has the lock for as long as it lives; the process that it started has noted its id.
-    fn hold(&self, lock: &[&str]) -> Holder {
-        let note = self.directory.path().join(format!("pid-{}", lock.join("")));
-        let script = format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait", note.display());
-        let mut command = self.under(lock, &script);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        until("the holder runs", || note.exists());
-        let grandchild = std::fs::read_to_string(&note).unwrap().trim().parse().unwrap();
-        Holder { child: Some(child), grandchild: Pid::from_raw(grandchild) }
-    }
-
-    fn lock_file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(format!("cinder-{name}"))
-    }
-}
-
-struct Holder {
-    child: Option<Child>,
-    grandchild: Pid,
-}
-
-impl Holder {
-    fn signal(&self, signal: Signal) {
-        let id = self.child.as_ref().unwrap().id();
-        kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
-    }
-
-    fn end(&mut self) -> Run {
-        self.child.take().unwrap().wait_with_output().unwrap().into()
-    }
-
-    fn grandchild_is_gone(&self) {
-        until("the whole process group is gone", || is_gone(self.grandchild));
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        if self.child.is_some() {
-            self.signal(Signal::SIGTERM);
-            self.end();
-        }
-    }
-}
-
-/// Gone, or dead and not yet buried by whoever inherited it.
-fn is_gone(id: Pid) -> bool {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("stat")).unwrap_or_default();
-    kill(id, None) == Err(Errno::ESRCH) || stat.contains(") Z ")
-}
+use crate::place::{Holder, Place};
+use crate::run::{Run, command, scoria, until};
 
 #[test]
 fn the_command_runs_under_the_lock_and_its_exit_code_is_passed_on() {
@@ -115,8 +38,8 @@ fn whoever_comes_too_late_is_told_who_holds_it() {
     let held = scoria(&["--config-file", &place.conf, "--json", "locks", "list"]).json();
     assert_eq!(held.as_array().unwrap().len(), 1, "{held}");
     assert_eq!(
-        (&held[0]["name"], &held[0]["operation"], &held[0]["held"]),
-        (&"one".into(), &"sh".into(), &true.into())
+        (&held[0]["name"], &held[0]["operation"], &held[0]["held"], &held[0]["state"]),
+        (&"one".into(), &"locks run".into(), &true.into(), &"held".into())
     );
     assert!(scoria(&["--config-file", &place.conf, "locks", "list"]).done().contains("one"));
     drop(holder);
@@ -162,7 +85,8 @@ fn one_lock_is_shown_with_its_holders_and_waiters() {
     });
     let shown = locks(&["--json", "show", "one"]).json();
     assert_eq!((&shown["name"], shown["holders"].as_array().unwrap().len()), (&"one".into(), 1), "{shown}");
-    assert_eq!(shown["holders"][0]["operation"], "sh");
+    let resource = shown["holders"][0]["resource"].as_str().unwrap().to_owned();
+    assert!(resource.starts_with("sh (pid "), "enough to find the process: {resource}");
     assert!(shown["holders"][0]["since"].as_str().is_some_and(|since| since.ends_with('Z')), "{shown}");
     let table = locks(&["show", "one"]).done();
     for word in ["instance", "host", "operation", "request id", "resource", "since", "token"] {
@@ -204,7 +128,7 @@ fn breaking_is_asked_for_and_a_lock_file_s_holder_is_to_be_ended_instead() {
     assert!(broken(&["--yes"]).failed(3).contains("nobody holds lock 'one'"));
     let _holder = place.hold(&["one"]);
     let error = broken(&[]).failed(2);
-    assert!(error.contains("--yes") && error.contains("operation sh"), "{error}");
+    assert!(error.contains("--yes") && error.contains("operation locks run, resource sh (pid "), "{error}");
     assert!(broken(&["--yes"]).failed(1).contains("end the process that holds 'one'"));
     assert_eq!(place.run(&["one", "--wait", "0"], "echo never").code, Some(73));
 }
@@ -247,6 +171,20 @@ fn a_command_does_not_outlive_a_killed_scoria() {
     assert!(run.stderr.contains("so was the command"), "{run:?}");
     holder.grandchild_is_gone();
     assert_eq!(place.run(&["one", "--wait", "5"], "true").code, Some(0));
+}
+
+#[test]
+fn a_command_is_stopped_while_scoria_is() {
+    let place = Place::new();
+    let holder = place.hold(&["one"]);
+    let state = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", holder.grandchild)).unwrap();
+        stat.rsplit(')').next().unwrap().trim().chars().next()
+    };
+    holder.signal(Signal::SIGSTOP);
+    until("it is stopped", || state() == Some('T'));
+    holder.signal(Signal::SIGCONT);
+    until("it goes on: the lock was held all the time", || state() == Some('S'));
 }
 
 #[test]

@@ -10,8 +10,9 @@ options! {
     /// `[coordination]`: the lock service (`cinder/coordination.py`). The three intervals were options of the first release that
     /// had this group; Cinder has dropped them since, Scoria honours them.
     pub struct CoordinationOptions in "coordination" => {
-        /// The lock service, as Tooz writes it: `file://DIR`, `zookeeper://HOST:PORT`, `redis://…`, `etcd3+http://…`, `memcached://…`,
-        /// `mysql://…`, `postgresql://…`, or `database://` for the tables of the service itself.
+        /// The lock service, as Tooz writes it: `file://DIR`, `zookeeper://HOST:PORT` (or `kazoo://…`), `redis://…`,
+        /// `etcd3+http://…`, `etcd3+https://…`, `memcached://…`, `mysql://…`, `postgresql://…`; without Python services beside it also
+        /// `etcd://…`, or `database://` for a table in the database of the service itself.
         /// Services on several nodes of one cluster need one that they share.
         backend_url: SecretString = STR.default("file://$state_path").secret();
         /// Seconds between two heartbeats, where the lock service needs them.

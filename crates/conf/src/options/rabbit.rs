@@ -49,7 +49,7 @@ options! {
         kombu_failover_strategy: String = choice(&["round-robin", "shuffle"]).default("round-robin");
         /// Seconds during which a reply is tried again whose queue does not exist.
         kombu_missing_consumer_retry_timeout: Duration = INT.default("60").deprecated(&[("", "kombu_reconnect_timeout")]);
-        /// How messages are compressed: `gzip`, `bz2`. Unset: not at all.
+        /// How messages are compressed: `gzip` or `bzip2`. Unset: not at all; compressed ones are read all the same.
         kombu_compression: Option<String> = STR;
         /// Seconds without a sign of life after which a connection counts as lost; 0: never.
         heartbeat_timeout_threshold: Duration = INT.default("60");

@@ -48,6 +48,7 @@ const UNUSED: &[(&str, &str, &str)] = &[
     ("DEFAULT", "image_conversion_cpu_limit", IMAGES),
     ("DEFAULT", "image_conversion_address_space_limit", IMAGES),
     ("DEFAULT", "image_introspection_cpu_limit", IMAGES),
+    ("DEFAULT", "image_introspection_address_space_limit", IMAGES),
     ("DEFAULT", "vmdk_allowed_types", IMAGES),
     ("DEFAULT", "reserved_image_namespaces", IMAGES),
     ("DEFAULT", "log_color", LINES),

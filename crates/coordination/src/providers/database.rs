@@ -22,7 +22,7 @@ use crate::heart::Heart;
 use crate::link::{Connection, Link};
 use crate::name::bare;
 use crate::url::{BackendUrl, bad_option};
-use crate::{Error, Features, Health, Holder, Listing, Mode, Options, Owner, Provider, Scope, WaitPolicy};
+use crate::{Error, Features, Health, Holder, Listing, Mode, Options, Order, Owner, Provider, Scope, WaitPolicy};
 
 /// How long a lock lives without being extended, unless the URL says otherwise.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -181,7 +181,7 @@ impl LeaseStore for TableStore {
     }
 
     fn features(&self) -> Features {
-        Features { token: true, order: true, shared: false, listing: Listing::Holders }
+        Features { token: true, order: Order::Own, shared: false, listing: Listing::Holders }
     }
 
     fn health(&self) -> Health {

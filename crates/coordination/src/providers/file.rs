@@ -13,7 +13,7 @@ use scoria_runtime::CancellationToken;
 use crate::name::bare;
 use crate::turns::{Turn, Turns};
 use crate::url::BackendUrl;
-use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Options, Owner, Provider, Scope, WaitPolicy};
+use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Options, Order, Owner, Provider, Scope, WaitPolicy};
 
 use table::{Table, Wanted};
 use worker::Worker;
@@ -84,6 +84,8 @@ impl FileProvider {
             let remedy = "file:// needs an absolute directory, for example file:///var/lib/cinder";
             return Err(Error::Config(format!("'{}': {remedy}", url.path)));
         }
+        // Of tooz' driver, for groups.
+        url.warn_of_unknown(&["timeout", "executor"]);
         if let Some(timeout) = url.option("timeout").filter(|timeout| timeout.parse::<u32>().is_err()) {
             return Err(Error::Config(format!("timeout={timeout} is no whole number of seconds")));
         }
@@ -151,7 +153,7 @@ impl Provider for FileProvider {
     }
 
     fn features(&self) -> Features {
-        Features { token: false, order: true, shared: true, listing: Listing::All }
+        Features { token: false, order: Order::Own, shared: true, listing: Listing::All }
     }
 
     fn health(&self) -> Health {

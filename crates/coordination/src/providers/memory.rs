@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::name::{PREFIX, bare};
 use crate::turns::{Turn, Turns};
-use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Owner, Provider, Scope, WaitPolicy};
+use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Order, Owner, Provider, Scope, WaitPolicy};
 
 /// Locks inside one process: fair, with shared mode and fencing tokens.
 ///
@@ -184,7 +184,7 @@ impl Provider for MemoryProvider {
     }
 
     fn features(&self) -> Features {
-        Features { token: true, order: true, shared: true, listing: Listing::All }
+        Features { token: true, order: Order::All, shared: true, listing: Listing::All }
     }
 
     fn health(&self) -> Health {

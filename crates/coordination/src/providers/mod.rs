@@ -13,7 +13,7 @@ mod database;
 mod etcd;
 mod file;
 #[cfg(any(feature = "redis", feature = "memcached", feature = "etcd", feature = "database"))]
-mod leased;
+pub(crate) mod leased;
 #[cfg(feature = "memcached")]
 mod memcached;
 mod memory;
@@ -22,7 +22,7 @@ mod mysql;
 #[cfg(feature = "postgresql")]
 mod postgresql;
 #[cfg(any(feature = "zookeeper", feature = "etcd"))]
-mod queued;
+pub(crate) mod queued;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "zookeeper")]
@@ -32,9 +32,9 @@ pub use file::FileProvider;
 pub use memory::{FaultPoint, MemoryProvider};
 
 /// What can be written in `backend_url`, for the error about anything else.
-const KNOWN: &str = "zookeeper://, redis://, etcd://, etcd3+http://, etcd3+https://, memcached://, mysql://, postgresql://, \
-                     database:// (the service's own database), file:// (one machine, or a shared directory) and memory:// \
-                     (one process)";
+const KNOWN: &str = "zookeeper:// (or kazoo://), redis://, etcd://, etcd3+http://, etcd3+https://, memcached://, mysql://, \
+                     postgresql://, database:// (the service's own database), file:// (one machine, or a shared directory) \
+                     and memory:// (one process)";
 
 /// Opens the lock service that a URL names. Services in the network are connected to in the background: until that has
 /// succeeded [`Provider::health`] says `Down`, and whoever wants a lock waits.

@@ -215,7 +215,8 @@ impl Server for MySql {
         };
         if self.single_node {
             tracing::warn!(
-                "[coordination] backend_url: the server is a node of {kind}, and its locks are this node's only: with                  single_node=true you say that all services of the cluster use this node"
+                "[coordination] backend_url: the server is a node of {kind}, and its locks are this node's only: with \
+                 single_node=true you say that all services of the cluster use this node"
             );
             return Ok(());
         }
@@ -278,6 +279,15 @@ mod tests {
         assert!(matches!(connect.get_ssl_mode(), MySqlSslMode::Preferred));
         let connect = options("mysql://").unwrap();
         assert_eq!((connect.get_host(), connect.get_port(), connect.get_database()), ("localhost", 3306, None));
+    }
+
+    #[test]
+    fn passwords_go_to_the_server_as_they_stand() {
+        // Here they are written with everything in hexadecimal.
+        let sent = |password| options(&format!("mysql://u:{password}@h/d")).unwrap().to_url_lossy().password().map(str::to_owned);
+        assert_eq!(sent("p@s:s").as_deref(), Some("p%40s%3As"));
+        assert_eq!(sent("p%40ss").as_deref(), Some("p%2540ss"));
+        assert_eq!(sent("").as_deref(), None);
     }
 
     #[test]

@@ -213,6 +213,19 @@ mod tests {
     }
 
     #[test]
+    fn passwords_go_to_the_server_as_they_stand() {
+        // Here they are written with everything in hexadecimal.
+        let sent = |password| {
+            let url = format!("postgresql://u:{password}@h/d");
+            let connect = connect_options(&BackendUrl::parse(&url).unwrap()).unwrap();
+            connect.to_url_lossy().password().map(str::to_owned)
+        };
+        assert_eq!(sent("p@s:s").as_deref(), Some("p%40s%3As"));
+        assert_eq!(sent("p%40ss").as_deref(), Some("p%2540ss"));
+        assert_eq!(sent("").as_deref(), None);
+    }
+
+    #[test]
     fn the_url_is_read_as_tooz_reads_it() {
         let options = |url: &str| connect_options(&BackendUrl::parse(url).unwrap());
         let connect = options("postgresql://u:p@h:7/d").unwrap();

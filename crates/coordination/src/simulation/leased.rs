@@ -8,11 +8,10 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::name::bare;
-use crate::providers::leased::{Claim, LeaseStore, LeasedProvider, Take, Taken};
-use crate::{Error, Features, Health, Holder, Listing, Mode, Options, Owner, WaitPolicy};
-
 use super::{Gate, Simulation, World, under_seeds};
+use crate::heart::Heart;
+use crate::providers::leased::{Claim, LeaseStore, LeasedProvider, Take, Taken};
+use crate::{Error, Features, Health, Holder, Listing, Options, Order, Provider, WaitPolicy};
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(3);
 
@@ -26,7 +25,8 @@ struct Service {
 struct Records {
     by_name: BTreeMap<String, Record>,
     token: u64,
-    changed: BTreeMap<String, watch::Sender<()>>,
+    /// One for each that waits, so that they wake in order.
+    waiting: BTreeMap<String, Vec<watch::Sender<()>>>,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl LeaseStore for Store {
     }
 
     fn features(&self) -> Features {
-        Features { token: true, order: false, shared: false, listing: Listing::Own }
+        Features { token: true, order: Order::Own, shared: false, listing: Listing::Own }
     }
 
     fn health(&self) -> Health {
@@ -143,39 +143,52 @@ impl LeaseStore for Store {
             let ours = records.by_name.get(&claim.name).is_some_and(|record| record.id == claim.id);
             if ours {
                 records.by_name.remove(&claim.name);
-                if let Some(changed) = records.changed.get(&claim.name) {
-                    changed.send_replace(());
-                }
+                let waiting = records.waiting.entry(claim.name.clone()).or_default();
+                waiting.retain(|waiting| waiting.send(()).is_ok());
             }
             ours
         })
         .await
     }
 
-    async fn watch(&self, name: &str) -> Result<watch::Receiver<()>, Error> {
-        let (service, name) = (self.service.clone(), name.to_owned());
-        self.world.call(move || service.alive().changed.entry(name.clone()).or_default().subscribe()).await
+    async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error> {
+        let wait = |claim: &Claim, records: &mut Records| {
+            let (wakes, woken) = watch::channel(());
+            records.waiting.entry(claim.name.clone()).or_default().push(wakes);
+            woken
+        };
+        self.ask(claim, wait).await
     }
 
     async fn list(&self) -> Result<Vec<Holder>, Error> {
-        let service = self.service.clone();
-        let holder = |(name, record): (&String, &Record)| Holder {
-            name: bare(name).to_owned(),
-            mode: Mode::Exclusive,
-            held: true,
-            instance: record.id.clone(),
-            host: None,
-            owner: Owner::default(),
-            since: None,
-            token: Some(record.token),
-        };
-        self.world.call(move || service.alive().by_name.iter().map(holder).collect()).await
+        Ok(Vec::new())
     }
 
     async fn break_lock(&self, name: &str) -> Result<bool, Error> {
-        let (service, name) = (self.service.clone(), name.to_owned());
-        self.world.call(move || service.alive().by_name.remove(&name).is_some()).await
+        Ok(self.service.alive().by_name.remove(name).is_some())
     }
 
     async fn close(&self) {}
+}
+
+fn simulate(seed: u64) -> Result<u64, String> {
+    Simulation::run(seed, TIME_TO_LIVE, |world| {
+        let (world, service) = (world.clone(), Arc::new(Service::default()));
+        Box::new(move |number: usize, gate: &Gate| -> Arc<dyn Provider> {
+            let instance = format!("process-{number}");
+            let store = Arc::new(Store { world: world.clone(), service: service.clone(), instance });
+            Arc::new(LeasedProvider::new(store, &Heart::behind(gate), &Options::default()))
+        })
+    })
+}
+
+#[test]
+fn nobody_holds_what_another_one_holds() {
+    under_seeds(simulate);
+}
+
+#[test]
+fn a_seed_replays() {
+    assert_eq!(simulate(7), simulate(7));
+    assert_ne!(simulate(7), simulate(8));
 }

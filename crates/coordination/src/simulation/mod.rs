@@ -19,12 +19,13 @@ pub(crate) use world::World;
 /// How many seeds a test runs.
 const SEEDS: u64 = 5_000;
 
-/// Runs a simulation under many seeds, each in a runtime of its own, and names the first seed that fails.
-pub(crate) fn under_seeds(run: impl Fn(u64) -> Result<(), String> + Sync) {
+/// Runs a simulation under many seeds, each in a runtime of its own, and names a seed that fails.
+pub(crate) fn under_seeds(run: impl Fn(u64) -> Result<u64, String> + Sync) {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     if let Some(seed) = number("SCORIA_SEED") {
-        let outcome = run(seed);
-        assert_eq!(outcome, Ok(()), "seed {seed}");
+        if let Err(why) = run(seed) {
+            panic!("seed {seed}: {why}");
+        }
         return;
     }
     let seeds = number("SCORIA_SEEDS").unwrap_or(SEEDS);

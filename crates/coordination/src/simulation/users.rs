@@ -7,9 +7,8 @@ use std::time::Duration;
 use scoria_runtime::{Deadline, Tasks};
 use tokio::time::Instant;
 
-use crate::{Error, HeldLock, Mode, Owner, Provider, WaitPolicy};
-
 use super::{Gate, World};
+use crate::{Error, HeldLock, Mode, Owner, Provider, WaitPolicy};
 
 /// Names that the users fight for.
 const NAMES: [&str; 2] = ["cinder-a", "cinder-b"];
@@ -56,12 +55,13 @@ struct Belief {
 }
 
 impl Simulation {
-    /// Runs a simulation: `provider` makes the provider of a process, whose background goes behind the gate it is given.
+    /// Runs a simulation: `service` makes what makes the provider of a process, whose background goes behind the gate it is given.
+    /// The sum over all that happened, or what was wrong.
     pub(crate) fn run(
         seed: u64,
         time_to_live: Duration,
         service: impl FnOnce(&Arc<World>) -> Box<dyn Fn(usize, &Gate) -> Arc<dyn Provider>>,
-    ) -> Result<(), String> {
+    ) -> Result<u64, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(async {
             let world = Arc::new(World::new(seed));
@@ -78,7 +78,7 @@ impl Simulation {
             let gate = Gate::default();
             let last = Process { number: 99, provider: provider(99, &gate), gate };
             simulation.settles(&last).await;
-            simulation.judge.verdict()
+            simulation.judge.verdict().map(|()| simulation.world.story())
         })
     }
 
@@ -170,7 +170,6 @@ impl Judge {
     fn believes(&self, process: usize, name: &str, mode: Mode, lock: Box<dyn HeldLock>) -> u64 {
         let mut state = self.state();
         state.taken += 1;
-        let token = lock.token();
         if let Some(token) = lock.token().filter(|_| !lock.is_lost()) {
             let (highest, highest_alone) = state.tokens.entry(name.to_owned()).or_default();
             // Readers that got it together may learn of it in any order.
@@ -201,9 +200,8 @@ impl Judge {
                 && (belief.mode == Mode::Exclusive || own.mode == Mode::Exclusive)
                 && !belief.lock.is_lost()
         });
-        let wrong = other.map(|(_, other)| {
-            format!("processes {} and {} both hold '{}'", own.process, other.process, own.name)
-        });
+        let wrong =
+            other.map(|(_, other)| format!("processes {} and {} both hold '{}'", own.process, other.process, own.name));
         if let Some(wrong) = wrong {
             state.wrong.get_or_insert(wrong);
         }

@@ -1,13 +1,14 @@
 //! What is between the processes and the lock service, and what goes wrong there.
 
 use std::fmt::Arguments;
-use std::sync::{Mutex, PoisonError};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use scoria_runtime::Tasks;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::Error;
@@ -21,11 +22,37 @@ pub(crate) struct World {
     rng: Mutex<StdRng>,
     began: Instant,
     tasks: Tasks,
-    /// Whether the service runs; requests wait while it does not.
-    running: watch::Sender<bool>,
+    service: Arc<Running>,
     /// Of a thousand messages, how many are late, lost or repeated.
     trouble: Mutex<u32>,
-    told: bool,
+    aloud: bool,
+    /// A sum over all that was told.
+    story: Mutex<DefaultHasher>,
+}
+
+/// Whether the service runs; requests wait while it does not.
+///
+/// Not tokio's `watch`: that wakes those who wait in an order of chance, and a seed would not replay.
+#[derive(Debug, Default)]
+struct Running {
+    stopped: Mutex<bool>,
+    goes_on: Notify,
+}
+
+impl Running {
+    fn stopped(&self) -> MutexGuard<'_, bool> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait(&self) {
+        loop {
+            let goes_on = self.goes_on.notified();
+            if !*self.stopped() {
+                return;
+            }
+            goes_on.await;
+        }
+    }
 }
 
 impl World {
@@ -35,9 +62,10 @@ impl World {
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             began: Instant::now(),
             tasks: Tasks::new(),
-            running: watch::Sender::new(true),
+            service: Arc::default(),
             trouble: Mutex::new(0),
-            told: std::env::var_os("SCORIA_SEED").is_some(),
+            aloud: std::env::var_os("SCORIA_SEED").is_some(),
+            story: Mutex::default(),
         }
     }
 
@@ -56,17 +84,25 @@ impl World {
         Duration::from_micros(self.below(most * 1000 + 1))
     }
 
-    /// Tells what happens, when one seed runs alone.
+    /// Tells what happens; aloud when one seed runs alone.
     pub(crate) fn tell(&self, what: Arguments<'_>) {
-        if self.told {
-            eprintln!("{:10.4} {what}", self.began.elapsed().as_secs_f64());
+        let line = format!("{:10.4} {what}", self.began.elapsed().as_secs_f64());
+        line.hash(&mut *self.story.lock().unwrap_or_else(PoisonError::into_inner));
+        if self.aloud {
+            eprintln!("{line}");
         }
+    }
+
+    /// A number that is the same for the same story.
+    pub(crate) fn story(&self) -> u64 {
+        self.story.lock().unwrap_or_else(PoisonError::into_inner).finish()
     }
 
     /// Stops the service, or lets it go on.
     pub(crate) fn run_service(&self, running: bool) {
         self.tell(format_args!("service {}", if running { "runs" } else { "is stopped" }));
-        self.running.send_replace(running);
+        *self.service.stopped() = !running;
+        self.service.goes_on.notify_waiters();
     }
 
     /// From now on so many of a thousand messages are late, lost or repeated.
@@ -93,11 +129,11 @@ impl World {
         let (lost, repeated, answer_lost) = (self.in_trouble(), self.in_trouble(), self.in_trouble());
         let (there, back, again) = (self.way(), self.way(), self.way());
         let (answer, answered) = oneshot::channel();
-        let mut running = self.running.subscribe();
+        let service = self.service.clone();
         if !lost {
             drop(self.tasks.spawn("request", async move {
                 tokio::time::sleep(there).await;
-                drop(running.wait_for(|running| *running).await);
+                service.wait().await;
                 let outcome = request();
                 if !answer_lost {
                     tokio::time::sleep(back).await;

@@ -7,7 +7,7 @@ use scoria_coordination::Provider;
 use scoria_coordination::conformance::Subject;
 use scoria_testkit::{MariaDb, Postgres};
 
-use crate::{open, until};
+use crate::{end_mysql_holder, end_postgres_holder, open, postgres_locks, until};
 
 /// Named locks are the whole server's, so each case has one of its own.
 struct MySql(MariaDb);
@@ -19,8 +19,7 @@ impl Subject for MySql {
     }
 
     async fn lose(&self, name: &str) {
-        let holder = self.0.execute(&format!("SELECT IS_USED_LOCK('cinder-{name}')")).unwrap();
-        self.0.execute(&format!("KILL CONNECTION {holder}")).unwrap();
+        end_mysql_holder(&self.0, name);
         let freed = format!("SELECT IS_FREE_LOCK('cinder-{name}')");
         until("freed", || self.0.execute(&freed).unwrap().trim() == "1").await;
     }
@@ -44,14 +43,8 @@ impl Subject for Advisory {
     }
 
     async fn lose(&self, name: &str) {
-        let key = format!("('x' || left(md5('cinder-{name}'), 4))::bit(16)::int");
-        let locks = format!(
-            "FROM pg_locks WHERE locktype = 'advisory' AND classid = {key} / 256 AND objid = {key} % 256 AND granted \
-             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        );
-        let ended = self.0.execute(&format!("SELECT pg_terminate_backend(pid) {locks}")).unwrap();
-        assert_eq!(ended.trim(), "t");
-        let count = format!("SELECT count(*) {locks}");
+        end_postgres_holder(&self.0, name);
+        let count = format!("SELECT count(*) {}", postgres_locks(name));
         until("freed", || self.0.execute(&count).unwrap().trim() == "0").await;
     }
 

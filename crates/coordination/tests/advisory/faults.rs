@@ -1,9 +1,9 @@
 //! Servers, links and processes that fail.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use scoria_coordination::{Coordinator, Error, Health};
+use scoria_coordination::{Coordinator, Error, Health, Options};
 use scoria_runtime::Tasks;
 use scoria_testkit::faults::{Link, Proxy};
 
@@ -37,6 +37,24 @@ async fn it_starts_without_the_server(mut server: Server) {
     let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
     server.restart().await;
     waiting.await.unwrap().release().await.unwrap();
+}
+
+/// An administrator ends the connection of a holder, which frees the lock at the server at once: the holder hears of it long
+/// before the next beat.
+async fn a_killed_connection_is_noticed_at_once(server: Server) {
+    let heartbeat = Duration::from_secs(60);
+    let url = server.url().replace("session_timeout=3", "session_timeout=240");
+    let ours = Coordinator::open(&url, &Options { heartbeat, ..options("one") }).await.unwrap();
+    let (held, other) = (soon(&ours, "a").await, soon(&ours, "b").await);
+    server.end_holder_of("a");
+    let killed = Instant::now();
+    tokio::time::timeout(SOON, held.lost().cancelled()).await.expect("the loss is told");
+    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+    // So it is where another Scoria takes the lock away.
+    assert!(coordinator(&url).await.break_lock("b").await.unwrap());
+    let broken = Instant::now();
+    tokio::time::timeout(SOON, other.lost().cancelled()).await.expect("the loss is told");
+    assert!(broken.elapsed() < Duration::from_secs(5), "{:?}", broken.elapsed());
 }
 
 /// The holder is behind a proxy, the other one is not.
@@ -125,4 +143,4 @@ macro_rules! on_both {
     };
 }
 
-on_both!(the_server_dies_and_comes_back it_starts_without_the_server links_fail a_stopped_holder_knows_that_it_has_lost);
+on_both!(the_server_dies_and_comes_back it_starts_without_the_server a_killed_connection_is_noticed_at_once links_fail a_stopped_holder_knows_that_it_has_lost);

@@ -56,6 +56,27 @@ async fn soon(coordinator: &Coordinator, name: &str) -> LockSet {
     within(coordinator, name, SOON).await.expect("the lock, in time")
 }
 
+/// Ends the connection that holds a lock, as an administrator does.
+fn end_mysql_holder(server: &MariaDb, name: &str) {
+    let holder = server.execute(&format!("SELECT IS_USED_LOCK('cinder-{name}')")).unwrap();
+    server.execute(&format!("KILL CONNECTION {holder}")).unwrap();
+}
+
+/// Ends the connection that holds a lock, as an administrator does.
+fn end_postgres_holder(server: &Postgres, name: &str) {
+    let ended = server.execute(&format!("SELECT pg_terminate_backend(pid) {}", postgres_locks(name))).unwrap();
+    assert_eq!(ended.trim(), "t");
+}
+
+/// `FROM` the server's table of locks `WHERE` it is this one, in the database asked.
+fn postgres_locks(name: &str) -> String {
+    let key = format!("('x' || left(md5('cinder-{name}'), 4))::bit(16)::int");
+    format!(
+        "FROM pg_locks WHERE locktype = 'advisory' AND classid = {key} / 256 AND objid = {key} % 256 AND granted \
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+}
+
 /// One of the two servers, the test's own.
 enum Server {
     MySql(MariaDb),
@@ -101,6 +122,13 @@ impl Server {
             ),
         };
         count.unwrap().trim().parse().unwrap()
+    }
+
+    fn end_holder_of(&self, name: &str) {
+        match self {
+            Self::MySql(server) => end_mysql_holder(server, name),
+            Self::Postgres(server) => end_postgres_holder(server, name),
+        }
     }
 
     fn kill(&mut self) {

@@ -19,6 +19,7 @@ pub(crate) mod inspect;
 pub(crate) mod mount;
 pub(crate) mod names;
 mod place;
+mod revert;
 pub(crate) mod security;
 pub(crate) mod shares;
 mod snapshot;
@@ -281,6 +282,13 @@ impl<F: Flavour> VolumeDriver for RemoteFsDriver<F> {
         snapshot::check_delete(volume)?;
         let place = self.place_of(work, volume).await?.fenced(Mode::Change).await?;
         Ok(SnapshotFacts { volume_admin_metadata: place.delete_snapshot(snapshot, volume).await? })
+    }
+
+    async fn revert_to_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<(), Error> {
+        Core::refuse_encrypted(volume)?;
+        revert::check(volume)?;
+        let place = self.place_of(work, volume).await?.fenced(Mode::Change).await?;
+        place.revert(snapshot, volume).await
     }
 
     async fn extend_volume(&self, work: &Work, volume: &Volume, new_size: u64) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! What is not carried on when its holder is gone, because only the lost request knew what was wanted: a creation from an
-//! image or a backup, an extension, an upload. The contract has the volume say so (lifecycle.md §3).
+//! image or a backup, an extension, an upload. The contract has the volume say so (lifecycle.md §3). Also a reversion of
+//! which only the volume's state is left.
 
 use std::sync::Arc;
 
@@ -79,6 +80,8 @@ fn outcome(volume: &Volume) -> (VolumeStatus, Option<(MessageAction, MessageDeta
         VolumeStatus::Extending => {
             (VolumeStatus::ErrorExtending, Some((MessageAction::ExtendVolume, MessageDetail::DriverFailedExtend)))
         }
+        // Its content is what it was to be: the snapshot was settled before, or not even asked for.
+        VolumeStatus::Reverting => (VolumeStatus::Available, None),
         VolumeStatus::Uploading if volume.attachments.is_empty() => (VolumeStatus::Available, None),
         VolumeStatus::Uploading => (VolumeStatus::InUse, None),
         _ => (VolumeStatus::Error, Some((MessageAction::CreateVolumeFromBackend, MessageDetail::DriverFailedCreate))),

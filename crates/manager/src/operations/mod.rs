@@ -9,6 +9,7 @@ mod create_volume;
 mod delete_snapshot;
 mod delete_volume;
 mod extend_volume;
+mod revert_to_snapshot;
 mod rows;
 mod service;
 
@@ -28,6 +29,7 @@ pub(crate) use create_snapshot::resume as resume_create_snapshot;
 pub(crate) use create_volume::resume as resume_create_volume;
 pub(crate) use delete_snapshot::resume as resume_delete_snapshot;
 pub(crate) use delete_volume::resume as resume_delete_volume;
+pub(crate) use revert_to_snapshot::resume as resume_revert;
 
 /// Which slots an operation takes: heavy ones copy data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,7 @@ pub const METHODS: &[Method] = &[
     quick("create_snapshot"),
     heavy("delete_snapshot"),
     quick("extend_volume"),
+    quick("revert_to_snapshot"),
     quick("initialize_connection"),
     quick("terminate_connection"),
     quick("attachment_update"),
@@ -103,7 +106,6 @@ pub const NOT_YET: &[&str] = &[
     "reimage",
     "remove_export_snapshot",
     "retype",
-    "revert_to_snapshot",
     "terminate_connection_snapshot",
     "thaw_host",
     "update_group",
@@ -118,6 +120,7 @@ pub(crate) async fn run(manager: &Arc<VolumeManager>, job: &Job, request: &Reque
         "delete_volume" => delete_volume::run(manager, job, args).await,
         "create_snapshot" => create_snapshot::run(manager, job, args).await,
         "delete_snapshot" => delete_snapshot::run(manager, job, args).await,
+        "revert_to_snapshot" => revert_to_snapshot::run(manager, job, args).await,
         "extend_volume" => extend_volume::run(manager, job, args).await,
         "initialize_connection" => connections::initialize(manager, job, args).await,
         "terminate_connection" => connections::terminate(manager, job, args).await,

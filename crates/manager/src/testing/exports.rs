@@ -75,6 +75,9 @@ impl VolumeDriver for Exporting {
     async fn delete_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<SnapshotFacts, Error> {
         self.driver.delete_snapshot(work, snapshot, volume).await
     }
+    async fn revert_to_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<(), Error> {
+        self.driver.revert_to_snapshot(work, snapshot, volume).await
+    }
     async fn extend_volume(&self, work: &Work, volume: &Volume, new_size: u64) -> Result<(), Error> {
         self.driver.extend_volume(work, volume, new_size).await
     }

@@ -73,8 +73,15 @@ async fn a_service_starts_without_its_locks_and_begins_when_they_are_there() {
     world.manager.tasks.spawn("serve", async move { manager.serve().await.unwrap() });
     assert_eq!(isolated(&world).await, "locks unavailable: connection refused");
     assert!(world.manager.is_driver_ready());
-    world.set_locks_down(None);
+    let volume = world.row(1, |_| {}).await;
     let transport = world.broker.transport();
+    let asked = async || {
+        transport.cast(&to_host(), create_request(&volume, json!({}))).await.unwrap();
+        world.broker.waiting(QUEUE) > 0
+    };
+    until("waiting in its queue", asked).await;
+    world.set_locks_down(None);
+    until("available", async || world.get(&volume.id).await.status == VolumeStatus::Available).await;
     let ping = request("get_capabilities", json!({"discover": false}));
     let answers = async || transport.call(&to_host(), ping.clone(), Duration::from_millis(200)).await.is_ok();
     until("answers", answers).await;

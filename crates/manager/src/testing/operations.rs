@@ -192,6 +192,54 @@ impl Case for ExtendVolume {
     }
 }
 
+#[derive(Default)]
+struct RevertToSnapshot(Made<Snapshot>);
+
+impl RevertToSnapshot {
+    /// What the volume's file has where [`World::write`] writes, read through the chain.
+    fn content(world: &World, snapshot: &Snapshot) -> bool {
+        let overlay = world.share().join(format!("volume-{}.{}", snapshot.volume_id, snapshot.id));
+        let read = "read -P 0x2a 4096 512";
+        let out = std::process::Command::new("qemu-io").args(["-r", "-f", "qcow2", "-c", read]).arg(overlay).output();
+        let out = out.expect("qemu-io (Debian package qemu-utils)");
+        out.status.success() && !String::from_utf8_lossy(&out.stdout).contains("verification failed")
+    }
+}
+
+#[async_trait]
+impl Case for RevertToSnapshot {
+    async fn arrange(&self, world: &World) -> Request {
+        let volume = world.volume(1).await;
+        world.write(&volume, &[0x2a; 512]);
+        let snapshot = world.snapshot(&volume).await;
+        let overlay = world.share().join(format!("volume-{}.{}", volume.id, snapshot.id));
+        let write = ["-f", "qcow2", "-c", "write -P 0x77 4096 512"];
+        let written = std::process::Command::new("qemu-io").args(write).arg(overlay).output();
+        assert!(written.expect("qemu-io (Debian package qemu-utils)").status.success());
+        assert!(!Self::content(world, &snapshot));
+        world.set_status(&volume.id, VolumeStatus::Reverting).await;
+        world.set_snapshot_status(&snapshot.id, SnapshotStatus::Restoring).await;
+        self.0.set(snapshot.clone());
+        let volume = world.get(&volume.id).await;
+        let (volume, snapshot) = (object::encode_volume(&volume), object::encode_snapshot(&snapshot));
+        request("revert_to_snapshot", json!({"volume": volume, "snapshot": snapshot}))
+    }
+
+    async fn worked(&self, world: &World) {
+        let snapshot = world.db.snapshot_get(&self.0.get().id).await.unwrap().unwrap();
+        assert_eq!(snapshot.status, SnapshotStatus::Available);
+        assert_eq!(world.get(&snapshot.volume_id).await.status, VolumeStatus::Available);
+        assert!(Self::content(world, &snapshot), "the content at the snapshot");
+    }
+
+    async fn failed(&self, world: &World) {
+        let snapshot = world.db.snapshot_get(&self.0.get().id).await.unwrap().unwrap();
+        assert_eq!(snapshot.status, SnapshotStatus::Available);
+        let volume = world.get(&snapshot.volume_id).await;
+        assert_eq!((volume.status, volume.admin_metadata["format"].as_str()), (VolumeStatus::Error, "qcow2"));
+    }
+}
+
 #[tokio::test]
 async fn create_blank_volume() {
     judge(&CreateVolume { from: From::Nothing, made: Made::default() }).await;
@@ -230,4 +278,9 @@ async fn delete_snapshot() {
 #[tokio::test]
 async fn extend_volume() {
     judge(&ExtendVolume::default()).await;
+}
+
+#[tokio::test]
+async fn revert_to_snapshot() {
+    judge(&RevertToSnapshot::default()).await;
 }

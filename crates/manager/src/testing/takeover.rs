@@ -74,6 +74,12 @@ async fn work_of_a_member_that_was_killed_is_carried_on_by_another() {
             volume.source_volid = Some(source.id.clone());
         })
         .await;
+    let reverting = clustered_volume(&world).await;
+    let latest = world.snapshot(&reverting).await;
+    world.set_snapshot_status(&latest.id, SnapshotStatus::Restoring).await;
+    taken(&world, &reverting, VolumeStatus::Reverting).await;
+    let reverted = clustered_volume(&world).await;
+    taken(&world, &reverted, VolumeStatus::Reverting).await;
     let copying = create_request(&clone, json!({}));
     world.manager.script.set(Trial::PauseAt(1));
     let copy = world.run(&copying);
@@ -95,6 +101,10 @@ async fn work_of_a_member_that_was_killed_is_carried_on_by_another() {
         assert_eq!(world.get(&extending.id).await.status, VolumeStatus::ErrorExtending);
         assert_eq!(world.get(&downloading.id).await.status, VolumeStatus::Error);
         assert_eq!(world.get(&unknown.id).await.status, VolumeStatus::Error);
+        assert_eq!(world.get(&reverting.id).await.status, VolumeStatus::Available);
+        let latest = world.db.snapshot_get(&latest.id).await.unwrap().unwrap();
+        assert_eq!(latest.status, SnapshotStatus::Available);
+        assert_eq!(world.get(&reverted.id).await.status, VolumeStatus::Available);
         // The dead one was only stopped: it goes on.
         world.manager.script.resume();
     };

@@ -21,21 +21,21 @@ const MOST_IDLE: usize = 4;
 
 /// What the holder of a lock may want.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(super) enum Wish {
     /// Ask the server; the lease tells the answer.
     Verify(oneshot::Sender<()>),
     /// Give it back; true when it was ours to the end.
     Release(oneshot::Sender<bool>),
 }
 
-type Orders = mpsc::UnboundedSender<Order>;
-type Granted = Result<(Lease, Orders), Error>;
+type Wishes = mpsc::UnboundedSender<Wish>;
+type Granted = Result<(Lease, Wishes), Error>;
 
 /// A lock of the server that we hold; dropping it gives it back in the background.
 #[derive(Debug)]
 pub(super) struct Grip {
     lease: Lease,
-    orders: Orders,
+    wishes: Wishes,
     key: String,
     grips: Grips,
 }
@@ -55,8 +55,8 @@ impl Grips {
         grip.filter(|grip| !grip.lease.is_lost())
     }
 
-    pub(super) fn insert(&self, key: &str, lease: Lease, orders: Orders) -> Arc<Grip> {
-        let grip = Arc::new(Grip { lease, orders, key: key.to_owned(), grips: self.clone() });
+    pub(super) fn insert(&self, key: &str, lease: Lease, wishes: Wishes) -> Arc<Grip> {
+        let grip = Arc::new(Grip { lease, wishes, key: key.to_owned(), grips: self.clone() });
         self.table().insert(key.to_owned(), Arc::downgrade(&grip));
         grip
     }
@@ -69,14 +69,14 @@ impl Grip {
 
     pub(super) async fn verify(&self) {
         let (reply, replied) = oneshot::channel();
-        if self.orders.send(Order::Verify(reply)).is_err() || replied.await.is_err() {
+        if self.wishes.send(Wish::Verify(reply)).is_err() || replied.await.is_err() {
             self.lease.lose("its connection has ended");
         }
     }
 
     pub(super) async fn release(self) -> bool {
         let (reply, replied) = oneshot::channel();
-        let released = self.orders.send(Order::Release(reply)).is_ok() && replied.await.unwrap_or(false);
+        let released = self.wishes.send(Wish::Release(reply)).is_ok() && replied.await.unwrap_or(false);
         if !released {
             self.lease.lose("its connection has ended");
         }
@@ -153,11 +153,11 @@ pub(super) async fn run<S: Server>(
             return;
         }
     };
-    let (orders, ordered) = mpsc::unbounded_channel();
-    // When nobody is there any more, dropping the orders makes it given back.
-    let _ = answer.send(Ok((lease.clone(), orders)));
+    let (wishes, wished) = mpsc::unbounded_channel();
+    // When nobody is there any more, dropping the wishes makes it given back.
+    let _ = answer.send(Ok((lease.clone(), wishes)));
     let holding = Holding { shared, name, session, lease, beaten: sent };
-    holding.keep(ordered, &stopping).await;
+    holding.keep(wished, &stopping).await;
 }
 
 /// The connection with the lock, its lease, and when the request was sent from which the lease counts.
@@ -279,9 +279,9 @@ struct Holding<S: Server> {
 
 impl<S: Server> Holding<S> {
     /// Keeps the lock until it is given back or lost. A lost one's connection is dropped, which frees it at the server too.
-    async fn keep(mut self, mut orders: mpsc::UnboundedReceiver<Order>, stopping: &CancellationToken) {
+    async fn keep(mut self, mut wishes: mpsc::UnboundedReceiver<Wish>, stopping: &CancellationToken) {
         let reply = loop {
-            let next = self.beaten + self.shared.beat;
+            let next = self.beaten + self.shared.look;
             let verified = tokio::select! {
                 biased;
                 () = stopping.cancelled() => {
@@ -289,9 +289,9 @@ impl<S: Server> Holding<S> {
                     break None;
                 }
                 () = sleep_until(self.lease.deadline()) => None,
-                order = orders.recv() => match order {
-                    Some(Order::Verify(reply)) => Some(reply),
-                    Some(Order::Release(reply)) => break Some(reply),
+                wish = wishes.recv() => match wish {
+                    Some(Wish::Verify(reply)) => Some(reply),
+                    Some(Wish::Release(reply)) => break Some(reply),
                     None => break None,
                 },
                 () = sleep_until(next) => None,

@@ -2,8 +2,8 @@
 //!
 //! One connection per held lock, as in tooz. The server frees the lock when it sees the connection end: at once when the
 //! holder's process dies, and after the session time-out when nothing is heard from it any more (a machine that lost its
-//! power, a cut link, a stopped process). Each held connection is asked once per `heartbeat` whether it still has its
-//! lock, so the lock counts as lost when the connection has gone, or before the server may give up on a silent one.
+//! power, a cut link, a stopped process). Each held connection is asked every [`LOOK`] whether it still has its lock, so the
+//! lock counts as lost soon after the connection has gone, and before the server may give up on a silent one.
 
 mod holder;
 mod server;
@@ -19,7 +19,7 @@ use crate::heart::Heart;
 use crate::link::Link;
 use crate::name::bare;
 use crate::turns::{Turn, Turns};
-use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Options, Owner, Provider, Scope, WaitPolicy};
+use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Options, Order, Owner, Provider, Scope, WaitPolicy};
 
 use holder::{Grip, Grips, Idle};
 use server::Probe;
@@ -27,6 +27,10 @@ pub(super) use server::{Server, Session};
 
 /// How long the server keeps the connection of a holder that says nothing, unless the URL has `session_timeout`.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time between two looks at a held lock. The server frees the lock of a connection that was killed at once, and somebody
+/// else can have it, so we have to know soon, whatever `heartbeat` says. To be told by the end of the connection itself would
+/// be better yet, but sqlx reads from a connection only while a statement runs.
+const LOOK: Duration = Duration::from_millis(200);
 /// How long an answer may take that does not have to wait for a lock.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -61,8 +65,10 @@ struct Shared<S: Server> {
     link: Link<Probe<S::Session>>,
     heart: Heart,
     idle: Idle<S::Session>,
-    /// Time between two beats.
+    /// Time between two beats of the connection that tells how the server is.
     beat: Duration,
+    /// Time between two looks at a held lock.
+    look: Duration,
 }
 
 impl<S: Server> Drop for AdvisoryProvider<S> {
@@ -76,10 +82,12 @@ impl<S: Server> AdvisoryProvider<S> {
     pub(super) fn start(server: S, options: &Options) -> Result<Self, Error> {
         let heart = Heart::start(server.kind())?;
         let timeout = server.session_timeout();
+        let beat = options.heartbeat.min(timeout / 4);
         let shared = Arc::new(Shared {
             link: Link::new(server.kind()),
             idle: Idle::new(timeout / 2),
-            beat: options.heartbeat.min(timeout / 4),
+            beat,
+            look: beat.min(LOOK),
             heart,
             server,
         });
@@ -104,8 +112,8 @@ impl<S: Server> AdvisoryProvider<S> {
         }
         let (answer, answered) = oneshot::channel();
         self.shared.heart.spawn("lock-session", holder::run(self.shared.clone(), name.to_owned(), wait, answer));
-        let (lease, orders) = answered.await.unwrap_or(Err(Error::Closed))?;
-        Ok(self.grips.insert(key, lease, orders))
+        let (lease, wishes) = answered.await.unwrap_or(Err(Error::Closed))?;
+        Ok(self.grips.insert(key, lease, wishes))
     }
 }
 
@@ -127,7 +135,7 @@ impl<S: Server> Provider for AdvisoryProvider<S> {
     }
 
     fn features(&self) -> Features {
-        Features { token: false, order: true, shared: false, listing: Listing::Own }
+        Features { token: false, order: Order::Own, shared: false, listing: Listing::Own }
     }
 
     fn health(&self) -> Health {

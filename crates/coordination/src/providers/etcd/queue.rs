@@ -16,7 +16,7 @@ use super::wire::{self, KeyValue, Txn};
 use crate::heart::Heart;
 use crate::name::PREFIX;
 use crate::providers::queued::{Contender, Entered, QueueStore, Session, Ticket, have_it};
-use crate::{Error, Features, Health, Holder, Listing, Options, WaitPolicy};
+use crate::{Error, Features, Health, Holder, Listing, Options, Order, WaitPolicy};
 
 /// The store of `etcd://`.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl QueueStore for EtcdQueue {
     }
 
     fn features(&self) -> Features {
-        Features { token: true, order: true, shared: true, listing: Listing::All }
+        Features { token: true, order: Order::All, shared: true, listing: Listing::All }
     }
 
     fn health(&self) -> Health {

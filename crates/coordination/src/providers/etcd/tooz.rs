@@ -18,7 +18,7 @@ use super::wire::{self, KeyValue};
 use crate::heart::Heart;
 use crate::name::PREFIX;
 use crate::providers::leased::{Claim, LeaseStore, Take, Taken};
-use crate::{Error, Features, Health, Holder, Listing, Mode, Options, WaitPolicy};
+use crate::{Error, Features, Health, Holder, Listing, Mode, Options, Order, WaitPolicy};
 
 /// `Etcd3Lock.LOCK_PREFIX`.
 const LOCKS: &str = "/tooz/locks";
@@ -84,7 +84,7 @@ impl LeaseStore for ToozLocks {
     }
 
     fn features(&self) -> Features {
-        Features { token: true, order: false, shared: false, listing: Listing::Holders }
+        Features { token: true, order: Order::Own, shared: false, listing: Listing::Holders }
     }
 
     fn health(&self) -> Health {

@@ -11,15 +11,33 @@ use crate::{Error, Scope};
 /// that they have not heard of for a lease, which is at least 10 s in practice and 90 s by default.
 const SILENCE: Duration = Duration::from_secs(8);
 
+/// The longest time between two looks at a network file system: with [`SILENCE`] it makes 10 s from the last answer to the loss.
+const LONGEST_HEARTBEAT: Duration = Duration::from_secs(2);
+
 /// Starts the watch; it ends within a heartbeat of the last lock and the provider being dropped.
 pub(super) fn start(shared: &Arc<Shared>, scope: Scope, heartbeat: Duration) -> Result<(), Error> {
-    let heartbeat = heartbeat.max(Duration::from_millis(10));
+    let heartbeat = beat(scope, heartbeat);
     let shared = Arc::downgrade(shared);
     std::thread::Builder::new()
         .name("lock-watch".to_owned())
         .spawn(move || while round(&shared, scope, heartbeat, SILENCE).is_some() {})
         .map_err(|error| Error::Unavailable(format!("no thread to watch the lock files: {error}")))?;
     Ok(())
+}
+
+/// The time between two looks. What is too long for a network file system is shortened, not refused: Python services read the
+/// same option, for which it is a good value.
+fn beat(scope: Scope, heartbeat: Duration) -> Duration {
+    if scope == Scope::Cluster && heartbeat > LONGEST_HEARTBEAT {
+        tracing::warn!(
+            "[coordination] heartbeat = {}: file:// on a shared file system looks at its locks every {} s all the same; with more, \
+             a lock could be somebody else's before its loss is noticed",
+            heartbeat.as_secs_f64(),
+            LONGEST_HEARTBEAT.as_secs()
+        );
+        return LONGEST_HEARTBEAT;
+    }
+    heartbeat.max(Duration::from_millis(10))
 }
 
 /// One heartbeat: has every lock file that is held looked at. `None` when there is nothing left to watch.
@@ -30,7 +48,9 @@ fn round(shared: &Weak<Shared>, scope: Scope, heartbeat: Duration, silence: Dura
     shared.upgrade()?.worker.submit(move |table| drop(answer.send(table.check())));
     let mut told = false;
     loop {
-        match answered.recv_timeout(heartbeat) {
+        // Not a heartbeat later than at the end of the silence.
+        let left = silence.saturating_sub(asked.elapsed());
+        match answered.recv_timeout(if told { heartbeat } else { left.min(heartbeat) }) {
             Ok(down) => {
                 shared.upgrade()?.set_down(down);
                 return Some(());
@@ -94,6 +114,16 @@ mod tests {
         assert!(!shared.all().is_cancelled(), "locks taken afterwards count");
         let (_shared, lost) = stuck(Scope::Node, Duration::from_millis(300));
         assert!(!lost.is_cancelled());
+    }
+
+    #[test]
+    fn on_a_shared_file_system_a_long_heartbeat_does_not_put_off_the_loss() {
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        assert_eq!(beat(Scope::Cluster, minute), LONGEST_HEARTBEAT);
+        assert!(LONGEST_HEARTBEAT + SILENCE <= second * 10, "docs/locks.md tells how long a server's lease has to be");
+        assert_eq!(beat(Scope::Cluster, second), second);
+        assert_eq!(beat(Scope::Node, minute), minute, "a local kernel gives nothing away");
+        assert_eq!(beat(Scope::Cluster, Duration::ZERO), Duration::from_millis(10));
     }
 
     #[test]

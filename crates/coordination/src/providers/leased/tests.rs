@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::*;
-use crate::Listing;
+use crate::{Listing, Order};
 
 const SECOND: Duration = Duration::from_secs(1);
 const TIME_TO_LIVE: Duration = Duration::from_secs(3);
@@ -113,7 +113,7 @@ impl LeaseStore for Memory {
     }
 
     fn features(&self) -> Features {
-        Features { token: true, order: false, shared: false, listing: Listing::Own }
+        Features { token: true, order: Order::Own, shared: false, listing: Listing::Own }
     }
 
     fn health(&self) -> Health {

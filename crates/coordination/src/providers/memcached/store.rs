@@ -31,7 +31,7 @@ use crate::heart::Heart;
 use crate::link::{Connection, Link};
 use crate::name::bare;
 use crate::providers::leased::{Claim, LeaseStore, Take, Taken};
-use crate::{Error, Features, Health, Holder, Listing, Options, WaitPolicy};
+use crate::{Error, Features, Health, Holder, Listing, Options, Order, WaitPolicy};
 
 pub(super) const KIND: &str = "memcached";
 
@@ -245,7 +245,7 @@ impl LeaseStore for Store {
     }
 
     fn features(&self) -> Features {
-        Features { token: false, order: false, shared: false, listing: Listing::Own }
+        Features { token: false, order: Order::Own, shared: false, listing: Listing::Own }
     }
 
     fn health(&self) -> Health {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Contender, Entered, QueueStore, QueuedProvider, Session, Ticket, have_it};
 use crate::heart::Heart;
 use crate::lease::Lease;
-use crate::{Error, Features, Health, Holder, Listing, Mode, WaitPolicy};
+use crate::{Error, Features, Health, Holder, Listing, Mode, Order, WaitPolicy};
 
 /// How the next call of a kind fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl QueueStore for TestStore {
     }
 
     fn features(&self) -> Features {
-        Features { token: true, order: true, shared: true, listing: Listing::All }
+        Features { token: true, order: Order::All, shared: true, listing: Listing::All }
     }
 
     fn health(&self) -> Health {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::heart::Heart;
 use crate::link::Link;
 use crate::providers::leased::{Claim, LeaseStore, Take, Taken};
-use crate::{Error, Features, Health, Holder, Listing, Options, WaitPolicy};
+use crate::{Error, Features, Health, Holder, Listing, Options, Order, WaitPolicy};
 
 use super::connection::Connection;
 use super::keys::{Details, HOLDER, Keys, LOCK};
@@ -145,7 +145,7 @@ impl LeaseStore for RedisStore {
     }
 
     fn features(&self) -> Features {
-        Features { token: true, order: true, shared: false, listing: Listing::All }
+        Features { token: true, order: Order::All, shared: false, listing: Listing::All }
     }
 
     fn health(&self) -> Health {

@@ -16,7 +16,7 @@ use super::settings::Settings;
 use crate::link::Link;
 use crate::name::bare;
 use crate::providers::queued::{Contender, Entered, QueueStore, Session, Ticket, have_it};
-use crate::{Error, Features, Health, Holder, Listing, Options, WaitPolicy};
+use crate::{Error, Features, Health, Holder, Listing, Options, Order, WaitPolicy};
 
 /// How many requests of one listing are under way together.
 const TOGETHER: usize = 64;
@@ -185,7 +185,7 @@ impl QueueStore for ZooKeeperStore {
     }
 
     fn features(&self) -> Features {
-        Features { token: true, order: true, shared: true, listing: Listing::All }
+        Features { token: true, order: Order::All, shared: true, listing: Listing::All }
     }
 
     fn health(&self) -> Health {

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
 use scoria_model::MessageId;
 use scoria_runtime::{CancellationToken, Deadline};
 use tokio::sync::{oneshot, watch};
 
+use super::compression::plain_body;
 use super::connection::Access;
 use super::link::{Link, Retry};
 use super::session::{Incident, Session};
@@ -114,7 +116,7 @@ impl ReplyConsumer {
         loop {
             match session.next().await {
                 Incident::Message(_, delivery) => {
-                    self.answer(&delivery.data);
+                    self.answer(&delivery);
                     if let Err(error) = delivery.acker.ack(BasicAckOptions::default()).await {
                         return error.to_string();
                     }
@@ -129,9 +131,9 @@ impl ReplyConsumer {
         }
     }
 
-    fn answer(&self, body: &[u8]) {
+    fn answer(&self, delivery: &Delivery) {
         metrics::counter!("scoria_rpc_messages_total", "direction" => "in").increment(1);
-        match decode_reply(body) {
+        match plain_body(delivery).and_then(|body| decode_reply(&body)) {
             // We ask for no signs of life (`_timeout` is null), and wait no longer for them.
             Ok(reply) if !reply.ending => {}
             Ok(reply) => {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::DropGuard;
 
+use super::compression::plain_body;
 use super::link::Live;
 use super::reply::Replier;
 use super::session::header_number;
@@ -84,12 +85,7 @@ impl AmqpDelivery {
 
 /// The request, or why it is none.
 fn read(delivery: &lapin::message::Delivery) -> Result<Request, DecodeError> {
-    let headers = delivery.properties.headers().as_ref();
-    if let Some(compression) = headers.and_then(|headers| headers.inner().get("compression")) {
-        let reason = format!("compressed ({compression:?}): unset kombu_compression at the sender");
-        return Err(DecodeError { reason, call: None });
-    }
-    decode(&delivery.data)
+    decode(&plain_body(delivery)?)
 }
 
 #[async_trait]

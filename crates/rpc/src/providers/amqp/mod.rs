@@ -12,6 +12,7 @@
 //! lapin logs what it also returns, and everything it returns is logged here with its context: switch the log target `lapin` off.
 
 mod calls;
+mod compression;
 mod connection;
 mod delivery;
 mod link;
@@ -32,6 +33,7 @@ use scoria_runtime::{Deadline, Tasks};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
+pub use compression::Compression;
 pub use options::{AmqpOptions, BrokerHost, Failover, LoginMethod, NotificationOptions, RabbitOptions};
 
 use calls::Calls;
@@ -83,21 +85,22 @@ impl AmqpTransport {
         let links = Tasks::new();
         let requests = access(&options.virtual_host);
         let consuming = Link::start(&links, "consume", &options.hosts, requests.clone());
-        let publisher = Arc::new(Publisher::new(Link::start(&links, "publish", &options.hosts, requests.clone())));
+        let publisher = |link: Link| Arc::new(Publisher::new(link, options.rabbit.kombu_compression));
+        let requester = publisher(Link::start(&links, "publish", &options.hosts, requests.clone()));
         let notifier = match &options.notifications.brokers {
             Some((hosts, virtual_host)) => {
-                Arc::new(Publisher::new(Link::start(&links, "notify", hosts, access(virtual_host))))
+                publisher(Link::start(&links, "notify", hosts, access(virtual_host)))
             }
-            None => publisher.clone(),
+            None => requester.clone(),
         };
         let offer = options.rabbit.kombu_missing_consumer_retry_timeout;
-        let replier = Arc::new(Replier::new(publisher.clone(), options.publish_timeout, offer));
+        let replier = Arc::new(Replier::new(requester.clone(), options.publish_timeout, offer));
         Ok(Arc::new(Self {
             access: requests,
             tasks: Tasks::new(),
             links,
             consuming,
-            publisher,
+            publisher: requester,
             notifier,
             replier,
             calls: OnceCell::new(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::compression::Compression;
 use crate::Error;
 
 /// One broker of the transport URL.
@@ -97,8 +98,7 @@ impl std::str::FromStr for Failover {
 /// rabbit_opts`, `amqp.py: amqp_opts`).
 ///
 /// Without meaning here, and so absent: the connection pool (`rpc_conn_pool_size`, `conn_pool_*`: there are two
-/// connections), `heartbeat_rate`, `direct_mandatory_flag`, `ssl_version` and `ssl_enforce_fips_mode`. Not supported:
-/// `kombu_compression`; a compressed message arrives as one that cannot be decoded, with that reason.
+/// connections), `heartbeat_rate`, `direct_mandatory_flag`, `ssl_version` and `ssl_enforce_fips_mode`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RabbitOptions {
     /// Topic queues and the control exchange survive a restart of the broker.
@@ -121,6 +121,8 @@ pub struct RabbitOptions {
     pub kombu_reconnect_splay: Duration,
     /// How long a reply is offered to a caller whose queue is missing.
     pub kombu_missing_consumer_retry_timeout: Duration,
+    /// How everything that is sent is compressed. Read is what others compress, whatever this says.
+    pub kombu_compression: Option<Compression>,
     /// Which broker is tried next.
     pub kombu_failover_strategy: Failover,
     /// How to log in.
@@ -175,6 +177,7 @@ impl Default for RabbitOptions {
             kombu_reconnect_delay: Duration::from_secs(1),
             kombu_reconnect_splay: Duration::ZERO,
             kombu_missing_consumer_retry_timeout: Duration::from_secs(60),
+            kombu_compression: None,
             kombu_failover_strategy: Failover::RoundRobin,
             rabbit_login_method: LoginMethod::AmqPlain,
             rabbit_retry_interval: Duration::from_secs(1),

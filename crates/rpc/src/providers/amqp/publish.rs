@@ -3,16 +3,18 @@
 //! One at a time, because a returned (mandatory, unroutable) message is matched to its confirmation by order only: pipelined,
 //! lapin hands returns to the wrong ones.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use scoria_runtime::Deadline;
 use tokio::sync::Semaphore;
 
+use super::compression::{self, Compression};
 use super::link::{Link, Live};
 use super::topology::{Exchange, Queue};
 use crate::{Error, Health};
@@ -50,6 +52,7 @@ pub(super) enum Fate {
 #[derive(Debug)]
 pub(super) struct Publisher {
     link: Link,
+    compression: Option<Compression>,
     slots: Semaphore,
     idle: Mutex<Vec<Lane>>,
 }
@@ -63,8 +66,8 @@ struct Lane {
 }
 
 impl Publisher {
-    pub(super) fn new(link: Link) -> Self {
-        Self { link, slots: Semaphore::new(CHANNELS), idle: Mutex::default() }
+    pub(super) fn new(link: Link, compression: Option<Compression>) -> Self {
+        Self { link, compression, slots: Semaphore::new(CHANNELS), idle: Mutex::default() }
     }
 
     /// How the connection is.
@@ -119,7 +122,7 @@ impl Publisher {
             Some(lane) => lane,
             None => Lane::open(live).await?,
         };
-        let fate = lane.send(message).await?;
+        let fate = lane.send(message, self.compression).await?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
         Ok(fate)
     }
@@ -149,12 +152,17 @@ impl Lane {
         Ok(Self { live, channel, declared: HashSet::new() })
     }
 
-    async fn send(&mut self, message: &Outgoing) -> Result<Fate, Failure> {
+    async fn send(&mut self, message: &Outgoing, compression: Option<Compression>) -> Result<Fate, Failure> {
         self.declare(message).await?;
         let exchange = message.exchange.as_ref().map_or("", |exchange| exchange.name.as_str());
         let key = ShortString::try_new(&*message.routing_key).map_err(|error| Failure::Refused(error.to_string()))?;
         let options = BasicPublishOptions { mandatory: message.mandatory, immediate: false };
-        let published = self.channel.basic_publish(exchange.into(), key, options, &message.body, properties(message));
+        let body = match compression {
+            Some(compression) => compression.compress(&message.body).into(),
+            None => Cow::Borrowed(&*message.body),
+        };
+        let properties = properties(message, compression);
+        let published = self.channel.basic_publish(exchange.into(), key, options, &body, properties);
         match published.await?.await? {
             Confirmation::Ack(None) => Ok(Fate::Taken),
             Confirmation::Ack(Some(_)) => Ok(Fate::NoQueue),
@@ -182,11 +190,15 @@ impl Lane {
 }
 
 /// As kombu sets them, for casts into non-durable queues too.
-fn properties(message: &Outgoing) -> BasicProperties {
+fn properties(message: &Outgoing, compression: Option<Compression>) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    if let Some(compression) = compression {
+        headers.insert(compression::HEADER.into(), AMQPValue::LongString(compression.content_type().into()));
+    }
     let properties = BasicProperties::default()
         .with_content_type("application/json".into())
         .with_content_encoding("utf-8".into())
-        .with_headers(FieldTable::default())
+        .with_headers(headers)
         .with_delivery_mode(2)
         .with_priority(0);
     match message.expiration {
@@ -209,13 +221,16 @@ mod tests {
             expiration: Some(Duration::from_secs(60)),
             queue: None,
         };
-        let set = properties(&message);
+        let set = properties(&message, None);
         assert_eq!(set.content_type().as_ref().unwrap().as_str(), "application/json");
         assert_eq!(set.content_encoding().as_ref().unwrap().as_str(), "utf-8");
         assert_eq!((*set.delivery_mode(), *set.priority()), (Some(2), Some(0)));
         assert_eq!(set.expiration().as_ref().unwrap().as_str(), "60000");
         assert!(set.headers().as_ref().unwrap().inner().is_empty());
         assert!(set.correlation_id().is_none() && set.message_id().is_none() && set.reply_to().is_none());
-        assert!(properties(&Outgoing { expiration: None, ..message }).expiration().is_none());
+        let set = properties(&Outgoing { expiration: None, ..message }, Some(Compression::Gzip));
+        assert!(set.expiration().is_none());
+        let compression = &set.headers().as_ref().unwrap().inner()["compression"];
+        assert_eq!(*compression, AMQPValue::LongString("application/x-gzip".into()));
     }
 }
