@@ -21,10 +21,11 @@ lint: ## formatting, clippy and documentation without warnings, dependencies
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
 	scripts/check-dependencies
 
-bench: ## Scoria beside the real cinder-volume (ten minutes; ARGS="--save FILE", "--quick"), and locks; see docs/benchmarks.md
+bench: ## Scoria beside the real cinder-volume (ten minutes; ARGS="--save FILE", "--quick"), locks beside tooz (five; LOCKS_ARGS likewise); see docs/benchmarks.md
 	@scripts/setup test
 	cargo build --release -p scoria-service
 	cargo bench -p scoria-tests --bench beside_cinder -- $(ARGS)
+	cargo bench -p scoria-tests --bench locks_beside_tooz -- $(LOCKS_ARGS)
 	cargo bench -p scoria-coordination --bench locks
 
 setup: ## install what building, running and testing needs; fast when it is all there

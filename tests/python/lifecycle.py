@@ -3,6 +3,7 @@ import itertools
 import os
 import sys
 import tempfile
+import time
 import uuid
 
 from cloud import CONNECTOR, GIB, MIB, Cloud, Image, NotFound
@@ -110,6 +111,33 @@ def extend(cloud, scratch):
     cloud.delete(volume)
 
 
+def reverts(cloud, scratch):
+    volume, image = cloud.create(), Image(scratch)
+    cloud.write(volume, image, 0)
+    first, at_first = cloud.snapshot(volume), image.copy()
+    cloud.write(volume, image, 0)
+    # The API tells the latest one by whole seconds.
+    time.sleep(1.5)
+    second, at_second = cloud.snapshot(volume), image.copy()
+    cloud.write(volume, image, 200 * MIB)
+    cloud.refuses(400, cloud.client.volumes.revert_to_snapshot, volume, first)
+    cloud.client.volumes.revert_to_snapshot(volume, second)
+    cloud.wait(volume)
+    cloud.wait(second)
+    cloud.same(volume, at_second)
+    cloud.chains_are_sound()
+    # Behind Python's copy over the chain's top these end in error_extending and error_deleting.
+    cloud.client.volumes.extend(volume, 2)
+    volume = cloud.wait(volume)
+    cloud.same(volume, at_second.copy(2))
+    cloud.delete(second)
+    restored = cloud.create(2, snapshot_id=first.id)
+    cloud.same(restored, at_first.copy(2))
+    cloud.same(volume, at_second.copy(2))
+    cloud.delete(first)
+    cloud.delete(volume, restored)
+
+
 def attachments(cloud, scratch):
     volume = cloud.create()
     attach = cloud.client.attachments
@@ -170,7 +198,7 @@ def errors(cloud, scratch):
         pass
 
 
-SCENES = [create_and_delete, clones, snapshots, delete_in_every_order, cascade, extend, attachments, errors]
+SCENES = [create_and_delete, clones, snapshots, delete_in_every_order, cascade, extend, reverts, attachments, errors]
 
 
 def main():

@@ -145,7 +145,10 @@ fn check_names(default: &DefaultOptions, resolver: &Resolver) -> Result<(), Erro
     }
     let names = &default.enabled_backends;
     if names.is_empty() {
-        return wrong("enabled_backends", "names no back end; set enabled_backends = NAME and write a section [NAME], or run alone with --standalone");
+        return wrong(
+            "enabled_backends",
+            "names no back end; set enabled_backends = NAME and write a section [NAME], or run alone with --standalone",
+        );
     }
     for (index, name) in names.iter().enumerate() {
         let same = |other: &String| ini::normalized(other) == ini::normalized(name);

@@ -19,6 +19,11 @@ pub trait Subject: Send + Sync {
     async fn instance(&self, name: &str) -> Arc<dyn Provider>;
     /// Makes whoever holds `name` (without prefix) lose it: a server's session ends, a file is removed.
     async fn lose(&self, name: &str);
+    /// How many locks are taken and given back to see whether any of them leaves something: what is left is counted exactly, so
+    /// one of all these pairs is enough to be seen.
+    fn pairs(&self) -> usize {
+        10_000
+    }
     /// What is left at the service that should not be, when nobody holds or waits.
     async fn leftovers(&self) -> Vec<String>;
 }
@@ -217,7 +222,8 @@ async fn served_in_order(subject: &dyn Subject, instances: &[&Coordinator]) {
             held.release().await.expect("release");
         }));
         let in_line = async {
-            while observer.holders().await.expect("holders").iter().filter(|holder| !holder.held).count() <= place as usize
+            while observer.holders().await.expect("holders").iter().filter(|holder| !holder.held).count()
+                <= place as usize
             {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -376,19 +382,17 @@ pub async fn closing_gives_back(subject: &dyn Subject) {
     other.release().await.expect("release");
 }
 
-/// Ten thousand locks taken and given back leave nothing at the service. What is left is counted exactly, and one thing left by
-/// one pair in ten thousand is seen. Where a pair costs microseconds, tests of the service's own do a hundred thousand; for etcd
-/// and ZooKeeper, where a pair is two agreed writes, it stays at these ten thousand.
+/// Thousands of locks taken and given back leave nothing at the service ([`Subject::pairs`] says how many).
 pub async fn nothing_is_left_after_many_pairs(subject: &dyn Subject) {
     // As many as there are connections that `mysql://` and `postgresql://` keep for the next lock.
     const TASKS: usize = 4;
-    const PAIRS: usize = 10_000;
+    let pairs_of_each = subject.pairs() / TASKS;
     let one = coordinator(subject, "one").await;
     let tasks = Tasks::new();
     let pairs = |task: usize| {
         let one = one.clone();
         tasks.spawn("pairs", async move {
-            for round in 0..PAIRS / TASKS {
+            for round in 0..pairs_of_each {
                 let name = format!("volume-{task}-{}", round % 3);
                 get(&one, &name).await.release().await.expect("release");
             }

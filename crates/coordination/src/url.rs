@@ -220,7 +220,8 @@ mod tests {
 
     #[test]
     fn a_password_that_ends_too_early_is_explained_and_not_shown() {
-        for url in ["mysql://u:hush/x@h/d", "mysql://u:hush?x@h/d", "mysql://u:hush#x@h/d", "mysql://u:a@hush:x/b@h/d"] {
+        for url in ["mysql://u:hush/x@h/d", "mysql://u:hush?x@h/d", "mysql://u:hush#x@h/d", "mysql://u:a@hush:x/b@h/d"]
+        {
             let error = BackendUrl::parse(url).unwrap().hosts(1).unwrap_err().to_string();
             assert!(error.contains("cannot contain '/', '?' or '#'") && !error.contains("hush"), "{url}: {error}");
         }

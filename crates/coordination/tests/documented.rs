@@ -1,12 +1,16 @@
 //! docs/locks.md says what the code answers: what each lock service can do, and which options its URL has.
 #![cfg(feature = "all")]
 
+mod common {
+    pub(crate) mod log;
+}
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use common::log::Log;
 use scoria_coordination::{Features, Listing, Options, Order, Provider, Scope, providers};
 use scoria_model::{LockAnswer, LockLease, LockRow, LockTable, LockTableError, LockWatch, LockWish};
 
@@ -202,30 +206,12 @@ async fn the_page_says_of_each_lock_service_what_the_code_answers() {
     assert_eq!(open("database", "", &directory, true).await.scope(), Scope::Node);
 }
 
-/// Where the log goes.
-#[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The options that a lock service names when it is given one that it does not know.
 async fn known_options(scheme: &str, directory: &tempfile::TempDir) -> BTreeSet<String> {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).without_time().finish();
-    let logging = tracing::subscriber::set_default(subscriber);
+    let (log, logging) = Log::begin();
     open(scheme, "?nonsense=1", directory, false).await;
     drop(logging);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.said();
     let said = format!("{scheme}:// has no option 'nonsense', it is ignored; known are ");
     let known = log.lines().find_map(|line| line.split_once(&said)).map(|(_, known)| known);
     let known = known.unwrap_or_else(|| panic!("{scheme}:// does not say which options it knows: {log}"));

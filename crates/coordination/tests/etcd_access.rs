@@ -1,22 +1,22 @@
 //! etcd behind TLS, with client certificates, and with users and passwords.
 #![cfg(feature = "etcd")]
 
-mod etcd_support;
+mod common {
+    pub(crate) mod etcd;
+    pub(crate) mod locks;
+    pub(crate) mod openssl;
+    pub(crate) mod peer;
+}
 
 use std::path::Path;
-use std::process::Command;
 
-use etcd_support::{Peer, busy, coordinator, once, only_sessions_are_left, python_tries, soon, unconnected, until};
+use common::etcd::only_sessions_are_left;
+use common::locks::{busy, coordinator, once, soon, unconnected, until};
+use common::openssl::openssl;
+use common::peer::{Peer, python_tries};
 use scoria_coordination::{Error, Health, Options, providers};
-use scoria_testkit::{Etcd, program};
+use scoria_testkit::Etcd;
 use serde_json::json;
-
-/// `openssl` with these arguments, in this directory.
-fn openssl(dir: &Path, args: &str) {
-    let mut command = Command::new(program("openssl", "openssl").unwrap());
-    let out = command.args(args.split(' ')).current_dir(dir).output().unwrap();
-    assert!(out.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&out.stderr));
-}
 
 /// An authority and what it has signed: for 127.0.0.1 as a server, and for a client. And an authority nobody trusts.
 fn certificates(dir: &Path) {

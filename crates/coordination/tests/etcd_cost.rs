@@ -1,13 +1,18 @@
 //! What locks in etcd cost: requests, connections, fairness.
 #![cfg(feature = "etcd")]
 
-mod etcd_support;
+mod common {
+    pub(crate) mod etcd;
+    pub(crate) mod locks;
+    pub(crate) mod peer;
+}
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use etcd_support::{beating, coordinator, is, once, only_sessions_are_left, request, soon};
-use scoria_coordination::{Coordinator, WaitPolicy};
+use common::etcd::only_sessions_are_left;
+use common::locks::{coordinator, is, once, request, soon};
+use scoria_coordination::{Coordinator, Options, WaitPolicy};
 use scoria_runtime::Tasks;
 use scoria_testkit::Etcd;
 use scoria_testkit::faults::Proxy;
@@ -29,7 +34,8 @@ fn between(before: &BTreeMap<&'static str, u64>, after: &BTreeMap<&'static str, 
 
 /// An instance that is connected and whose beats do not get in between.
 async fn quiet(url: &str) -> Coordinator {
-    let coordinator = beating(url, Duration::from_secs(60)).await;
+    let options = Options { heartbeat: Duration::from_secs(60), ..Options::default() };
+    let coordinator = Coordinator::open(url, &options).await.unwrap();
     is(&coordinator, true).await;
     coordinator
 }
@@ -134,7 +140,7 @@ async fn no_waiter_gets_less_than_half_the_turns_of_another() {
                 turns
             }));
         }
-        tokio::time::sleep(Duration::from_secs(8)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         stop.cancel();
         let mut turns = Vec::new();
         for task in crowd {

@@ -1,15 +1,19 @@
 //! etcd that dies, hangs, is cut off, forgets and is tampered with; holders that are killed and stopped.
 #![cfg(feature = "etcd")]
 
-mod etcd_support;
+mod common {
+    pub(crate) mod etcd;
+    pub(crate) mod locks;
+    pub(crate) mod peer;
+}
 
 use std::time::{Duration, Instant};
 
-use etcd_support::{
-    Peer, act, busy, coordinator, is, lost, once, only_sessions_are_left, request, soon, unconnected, until, within,
-};
+use common::etcd::only_sessions_are_left;
+use common::locks::{SOON, act, busy, coordinator, is, lost, once, request, soon, unconnected, until, within};
+use common::peer::Peer;
 use nix::sys::signal::Signal;
-use scoria_coordination::{Error, Health};
+use scoria_coordination::{Coordinator, Error, Health, Options};
 use scoria_runtime::Tasks;
 use scoria_testkit::Etcd;
 use scoria_testkit::faults::{Link, Proxy};
@@ -70,6 +74,7 @@ in_both_formats!(
     a_release_without_an_answer_is_done_once
     a_holder_that_was_stopped_knows_when_it_goes_on
     a_lease_that_is_revoked_loses_everything_at_once
+    a_lock_that_is_broken_is_told_lost_at_once
     waiters_are_woken_after_a_break_and_a_compaction
     killed_holders_leave_nothing
     nobody_leaves_a_lease_behind
@@ -284,6 +289,18 @@ async fn a_lease_that_is_revoked_loses_everything_at_once(format: Format) {
     drop((held, further));
     soon(&ours, "a").await.release().await.unwrap();
     only_sessions_are_left(&etcd, 1).await;
+}
+
+/// Not with the next beat, by which somebody else may have it.
+async fn a_lock_that_is_broken_is_told_lost_at_once(format: Format) {
+    let etcd = Etcd::start().await.unwrap();
+    let url = format.url(etcd.port(), 600);
+    let options = Options { heartbeat: Duration::from_secs(600), ..Options::default() };
+    let (ours, other) = (Coordinator::open(&url, &options).await.unwrap(), coordinator(&url).await);
+    let (held, bystander) = (soon(&ours, "a").await, soon(&ours, "b").await);
+    assert!(other.break_lock("a").await.unwrap());
+    lost(&held).await;
+    bystander.verify().await.unwrap();
 }
 
 async fn waiters_are_woken_after_a_break_and_a_compaction(format: Format) {

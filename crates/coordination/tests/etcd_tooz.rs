@@ -1,13 +1,17 @@
 //! The locks in etcd beside real tooz processes.
 #![cfg(feature = "etcd")]
 
-mod etcd_support;
+mod common {
+    pub(crate) mod etcd;
+    pub(crate) mod locks;
+    pub(crate) mod peer;
+}
 
 use std::time::Duration;
 
-use etcd_support::{
-    Peer, act, busy, coordinator, count, keys, once, only_sessions_are_left, python_tries, request, soon, within,
-};
+use common::etcd::{keys, only_sessions_are_left};
+use common::locks::{act, busy, coordinator, count, once, request, soon, within};
+use common::peer::{Peer, python_tries};
 use scoria_coordination::Error;
 use scoria_runtime::Tasks;
 use scoria_testkit::Etcd;

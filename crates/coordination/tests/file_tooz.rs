@@ -2,83 +2,22 @@
 //!
 //! `SCORIA_PEER_VENV` names a Python environment with tooz (default the repository's `.tools/peer-venv`).
 
-use std::io::{BufRead, BufReader, Write};
+mod common {
+    pub(crate) mod peer;
+}
+
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::peer::{CHILD, Peer, python_tries};
 use scoria_coordination::providers::FileProvider;
 use scoria_coordination::{Coordinator, Error, LockRequest, LockSet, Mode, Options, Owner, WaitPolicy};
 use scoria_runtime::{Deadline, Tasks};
 
-const CHILD: &str = "SCORIA_TEST_LOCK_CHILD";
-
-/// A process that takes locks; killed when dropped.
-struct Peer {
-    child: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Peer {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, output }
-    }
-
-    /// A tooz process.
-    fn python(directory: &Path, arguments: &[&str]) -> Self {
-        let environment = std::env::var("SCORIA_PEER_VENV")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../.tools/peer-venv").to_owned());
-        let python = Path::new(&environment).join("bin/python");
-        assert!(python.exists(), "no {}: SCORIA_PEER_VENV must name a virtual environment with tooz", python.display());
-        let mut command = Command::new(python);
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peer.py"));
-        command.arg(format!("file://{}", directory.display())).args(arguments);
-        Self::start(command)
-    }
-
-    /// A process of ours: this test program again, running [`child`] only.
-    fn ours(directory: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "child", "--nocapture"]);
-        command.env(CHILD, format!("{} {}", directory.display(), arguments.join(" ")));
-        Self::start(command)
-    }
-
-    /// Waits until it prints one of these words.
-    fn says(&mut self, words: &[&str]) -> String {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            assert!(self.output.read_line(&mut line).unwrap() > 0, "it ended without saying any of {words:?}");
-            if words.contains(&line.trim()) {
-                return line.trim().to_owned();
-            }
-        }
-    }
-
-    fn let_go(&mut self) {
-        self.child.stdin.take().unwrap().write_all(b"\n").unwrap();
-        self.says(&["released"]);
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn succeeds(&mut self) {
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn url(directory: &Path) -> String {
+    format!("file://{}", directory.display())
 }
 
 fn directory() -> tempfile::TempDir {
@@ -104,17 +43,14 @@ async fn soon(coordinator: &Coordinator) -> LockSet {
     coordinator.acquire(request().exclusive("a").wait(wait)).await.unwrap()
 }
 
-fn python_tries(directory: &Path) -> String {
-    Peer::python(directory, &["try", "a"]).says(&["got", "busy"])
-}
-
 /// What [`Peer::ours`] runs: `hold NAME`, `count NAME FILE ROUNDS` with four tasks, or `full NAME`. Without the variable there is
 /// nothing to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Ok(line) = std::env::var(CHILD) else { return };
     let words: Vec<_> = line.split(' ').collect();
-    let coordinator = coordinator(Path::new(words[0]), false).await;
+    let directory = words[0].strip_prefix("file://").unwrap();
+    let coordinator = coordinator(Path::new(directory), false).await;
     match words[1..] {
         ["hold", _] => {
             println!("\nwaiting");
@@ -155,12 +91,12 @@ async fn count(coordinator: Coordinator, file: std::path::PathBuf, rounds: u32) 
 async fn python_holds_and_we_stay_out_until_it_lets_go() {
     let directory = directory();
     let ours = coordinator(directory.path(), false).await;
-    let mut python = Peer::python(directory.path(), &["hold", "a"]);
+    let mut python = Peer::python(&url(directory.path()), &["hold", "a"]);
     python.says(&["held"]);
     assert!(matches!(once(&ours).await, Err(Error::Busy { .. })));
     let shared = request().shared("a").wait(WaitPolicy::Until(Deadline::after(Duration::from_millis(50))));
     let error = ours.acquire(shared).await.unwrap_err().to_string();
-    let process = format!("python[{}]", python.child.id());
+    let process = format!("python[{}]", python.id());
     assert!(error.contains(&process), "{error} does not name {process}");
 
     let holders = ours.holders().await.unwrap();
@@ -173,7 +109,7 @@ async fn python_holds_and_we_stay_out_until_it_lets_go() {
     assert!(!waiting.is_finished());
     python.let_go();
     let held = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
-    assert_eq!(python_tries(directory.path()), "busy");
+    assert_eq!(python_tries(&url(directory.path()), "a"), "busy");
     held.release().await.unwrap();
 }
 
@@ -187,8 +123,8 @@ async fn we_hold_and_python_stays_out_until_we_let_go() {
             Mode::Shared => request().shared("a"),
         };
         let held = ours.acquire(wanted).await.unwrap();
-        assert_eq!(python_tries(directory.path()), "busy", "{mode:?}");
-        let mut python = Peer::python(directory.path(), &["hold", "a"]);
+        assert_eq!(python_tries(&url(directory.path()), "a"), "busy", "{mode:?}");
+        let mut python = Peer::python(&url(directory.path()), &["hold", "a"]);
         python.says(&["waiting"]);
         tokio::time::sleep(Duration::from_millis(300)).await;
         held.verify().await.unwrap();
@@ -208,8 +144,8 @@ async fn many_processes_count_together_and_never_are_two_inside() {
     let path = file.to_str().unwrap();
     let mut peers = Vec::new();
     for _ in 0..3 {
-        peers.push(Peer::python(directory.path(), &["count", "a", path, "40"]));
-        peers.push(Peer::ours(directory.path(), &["count", "a", path, "10"]));
+        peers.push(Peer::python(&url(directory.path()), &["count", "a", path, "40"]));
+        peers.push(Peer::ours(&url(directory.path()), &["count", "a", path, "10"]));
     }
     count(coordinator(directory.path(), false).await, file.clone(), 40).await;
     peers.iter_mut().for_each(Peer::succeeds);
@@ -220,14 +156,14 @@ async fn many_processes_count_together_and_never_are_two_inside() {
 async fn a_killed_holder_frees_its_lock_and_leaves_no_trace() {
     let directory = directory();
     let ours = coordinator(directory.path(), false).await;
-    let mut python = Peer::python(directory.path(), &["hold", "a"]);
+    let mut python = Peer::python(&url(directory.path()), &["hold", "a"]);
     python.says(&["held"]);
     python.kill();
     once(&ours).await.unwrap().release().await.unwrap();
 
-    let mut other = Peer::ours(directory.path(), &["hold", "a"]);
+    let mut other = Peer::ours(&url(directory.path()), &["hold", "a"]);
     other.says(&["held"]);
-    assert_eq!(python_tries(directory.path()), "busy");
+    assert_eq!(python_tries(&url(directory.path()), "a"), "busy");
     let holders = ours.holders().await.unwrap();
     assert_eq!(holders.len(), 1, "{holders:#?}");
     assert!(holders[0].held && holders[0].since.is_some() && holders[0].host.is_some());
@@ -236,7 +172,7 @@ async fn a_killed_holder_frees_its_lock_and_leaves_no_trace() {
         ("extend_volume", Some("req-7"))
     );
 
-    let mut waiting = Peer::ours(directory.path(), &["hold", "a"]);
+    let mut waiting = Peer::ours(&url(directory.path()), &["hold", "a"]);
     waiting.says(&["waiting"]);
     tokio::time::sleep(Duration::from_millis(500)).await;
     let held: Vec<_> = ours.holders().await.unwrap().iter().map(|holder| holder.held).collect();
@@ -245,7 +181,7 @@ async fn a_killed_holder_frees_its_lock_and_leaves_no_trace() {
 
     other.kill();
     assert_eq!(ours.holders().await.unwrap(), []);
-    assert_eq!(python_tries(directory.path()), "got");
+    assert_eq!(python_tries(&url(directory.path()), "a"), "got");
     let registers = std::fs::read_dir(directory.path().join(".scoria-holders")).unwrap().count();
     assert_eq!(registers, 1, "those of the dead are gone, ours is left");
     once(&ours).await.unwrap().release().await.unwrap();
@@ -256,7 +192,7 @@ async fn a_killed_holder_frees_its_lock_and_leaves_no_trace() {
 async fn a_file_removed_under_a_waiter_does_not_make_two_holders_of_us() {
     let directory = directory();
     let (one, two) = (coordinator(directory.path(), false).await, coordinator(directory.path(), false).await);
-    let mut python = Peer::python(directory.path(), &["hold", "a"]);
+    let mut python = Peer::python(&url(directory.path()), &["hold", "a"]);
     python.says(&["held"]);
     let waiter = one.clone();
     let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter).await });
@@ -270,7 +206,7 @@ async fn a_file_removed_under_a_waiter_does_not_make_two_holders_of_us() {
     newcomer.verify().await.unwrap();
     newcomer.release().await.unwrap();
     let held = tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
-    assert_eq!(python_tries(directory.path()), "busy");
+    assert_eq!(python_tries(&url(directory.path()), "a"), "busy");
     held.release().await.unwrap();
 }
 
@@ -280,7 +216,7 @@ async fn removing_lock_files_is_for_directories_without_python() {
     let directory = directory();
     let ours = coordinator(directory.path(), true).await;
     let held = once(&ours).await.unwrap();
-    let mut python = Peer::python(directory.path(), &["hold", "a"]);
+    let mut python = Peer::python(&url(directory.path()), &["hold", "a"]);
     python.says(&["waiting"]);
     tokio::time::sleep(Duration::from_millis(300)).await;
     held.release().await.unwrap();
@@ -292,7 +228,7 @@ async fn removing_lock_files_is_for_directories_without_python() {
 async fn what_killed_holders_left_is_swept_only_in_a_directory_of_our_own() {
     let directory = directory();
     let lock_file = directory.path().join("cinder-a");
-    let mut other = Peer::ours(directory.path(), &["hold", "a"]);
+    let mut other = Peer::ours(&url(directory.path()), &["hold", "a"]);
     other.says(&["held"]);
     drop(coordinator(directory.path(), true).await);
     assert!(lock_file.exists(), "what is held is not swept");
@@ -333,7 +269,7 @@ fn a_full_disk_refuses_new_locks_with_the_reason_and_leaves_what_is_held() {
     command.args(["--map-root-user", "--mount", "sh", "-c"]);
     command.arg("mount -t tmpfs -o size=4k,nr_inodes=9 none \"$1\" && exec \"$2\" --exact child --nocapture");
     command.arg("sh").arg(directory.path()).arg(std::env::current_exe().unwrap());
-    command.env(CHILD, format!("{} full a", directory.path().display()));
+    command.env(CHILD, format!("{} full a", url(directory.path())));
     let status = command.status().expect("unshare (Debian package util-linux)");
     assert!(status.success(), "needs leave to mount in a user namespace of its own: {status}");
 }

@@ -1,10 +1,15 @@
 //! The suite that every lock service passes, on memcached; and what its URL says.
 #![cfg(feature = "memcached")]
 
+mod common {
+    pub(crate) mod log;
+}
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use common::log::Log;
 use scoria_coordination::conformance::Subject;
 use scoria_coordination::{Health, Options, Provider, providers};
 use scoria_testkit::Memcached;
@@ -43,23 +48,10 @@ scoria_coordination::conformance_suite!(Server::start().await);
 /// What is said when it is opened: it is not what an operator should choose.
 #[tokio::test]
 async fn a_warning_says_that_it_forgets_and_what_to_use_instead() {
-    #[derive(Clone, Default)]
-    struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
-    impl std::io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-    let _here = tracing::subscriber::set_default(subscriber);
+    let (log, _logging) = Log::begin();
     let url = "memcached://u:hush@localhost:1?lock_tiemout=7";
     providers::open(url, &Options::default()).await.unwrap();
-    let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let said = log.said();
     for word in ["WARN", "forgets locks", "zookeeper://", "no option 'lock_tiemout'", "has no user and password"] {
         assert!(said.contains(word), "{word}: {said}");
     }

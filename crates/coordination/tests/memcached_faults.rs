@@ -1,20 +1,20 @@
 //! What happens to locks in memcached when the server, the link or the holder fails.
 #![cfg(feature = "memcached")]
 
-#[path = "common/history.rs"]
-mod history;
-mod memcached_support;
+mod common {
+    pub(crate) mod history;
+    pub(crate) mod locks;
+    pub(crate) mod peer;
+}
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use history::History;
-
-use memcached_support::{
-    Peer, SOON, act, busy, coordinator, hold, is, lost, once, provider, request, soon, unconnected, until, within,
-};
+use common::history::History;
+use common::locks::{SOON, act, busy, coordinator, is, lost, once, request, soon, unconnected, until, within};
+use common::peer::Peer;
 use nix::sys::signal::Signal;
-use scoria_coordination::{Error, Health};
+use scoria_coordination::{Error, Health, Mode, Options, Owner, providers};
 use scoria_runtime::Tasks;
 use scoria_testkit::faults::{Link, Proxy};
 use scoria_testkit::{Memcached, free_port};
@@ -64,8 +64,10 @@ async fn a_server_that_dies_takes_the_locks_with_it_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_known_of_the_old_server_does_no_harm_on_the_new_one() {
     let (mut server, url) = server().await;
-    let one = provider(&url).await;
-    let held = hold(&one, "a").await;
+    // Without a coordinator, so that dropping it does nothing but drop it.
+    let options = Options { max_reconnect_backoff: Duration::from_millis(500), ..Options::default() };
+    let one = providers::open(&url, &options).await.unwrap();
+    let held = one.acquire("cinder-a", Mode::Exclusive, &Owner::default(), within(SOON)).await.unwrap();
     server.restart().await.unwrap();
     assert_eq!(server.execute("add __TOOZ_LOCK_cinder-a 1 60 6\r\npython").unwrap(), ["STORED"]);
     until("connected again", || one.health() == Health::Up).await;

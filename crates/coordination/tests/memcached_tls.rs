@@ -1,22 +1,20 @@
 //! memcached behind TLS, with tooz' options; Python reads the same URL.
 #![cfg(feature = "memcached")]
 
-mod memcached_support;
+mod common {
+    pub(crate) mod locks;
+    pub(crate) mod openssl;
+    pub(crate) mod peer;
+}
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use memcached_support::{SOON, coordinator, python_tries, soon, unconnected};
+use common::locks::{SOON, coordinator, soon, unconnected};
+use common::openssl::openssl;
+use common::peer::python_tries;
 use scoria_coordination::Health;
-use scoria_testkit::{Memcached, free_port, program};
-
-/// `openssl` with these arguments, in this directory.
-fn openssl(dir: &Path, args: &str) {
-    let mut command = Command::new(program("openssl", "openssl").unwrap());
-    let out = command.current_dir(dir).args(args.split(' ')).output().unwrap();
-    assert!(out.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&out.stderr));
-}
+use scoria_testkit::{Memcached, free_port};
 
 /// An authority and another one; certificates of the first for the server's address, for another host, and for a client.
 fn certificates(dir: &Path) {

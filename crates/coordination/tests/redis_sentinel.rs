@@ -1,19 +1,21 @@
 //! Locks in Redis whose master changes: what three sentinels say is followed, and what was held is told lost or still there.
 #![cfg(feature = "redis")]
 
-#[path = "common/history.rs"]
-mod history;
-#[path = "memcached_support/mod.rs"]
-mod support;
+mod common {
+    pub(crate) mod history;
+    pub(crate) mod locks;
+    pub(crate) mod peer;
+}
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use history::History;
+use common::history::History;
+use common::locks::{act, busy, coordinator, is, once, request, soon, within};
+use common::peer::{Peer, python_tries};
 use scoria_coordination::{Coordinator, LockSet};
 use scoria_runtime::Tasks;
 use scoria_testkit::{RedisSentinels, wait_until};
-use support::{Peer, act, busy, coordinator, is, once, python_tries, request, soon, within};
 
 const DOWN_AFTER: Duration = Duration::from_millis(1500);
 /// A failover takes a few seconds, on a busy machine many.

@@ -1,17 +1,21 @@
 //! Everything a `redis://` URL can say, on real servers: each way in, and what is told when there is none.
 #![cfg(feature = "redis")]
 
-#[path = "memcached_support/mod.rs"]
-mod support;
+mod common {
+    pub(crate) mod locks;
+    pub(crate) mod openssl;
+    pub(crate) mod peer;
+}
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
+use common::locks::{act, busy, coordinator, soon, unconnected, until};
+use common::openssl::openssl;
+use common::peer::{Peer, python_tries};
 use scoria_coordination::{Error, Health, Options, providers};
 use scoria_runtime::Tasks;
-use scoria_testkit::{Redis, program};
-use support::{Peer, act, busy, coordinator, python_tries, soon, unconnected, until};
+use scoria_testkit::Redis;
 
 /// What [`Peer::ours`] runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,20 +92,13 @@ async fn a_user_who_may_only_touch_keys_waits_all_the_same() {
     tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap().release().await.unwrap();
 }
 
-fn openssl(directory: &Path, arguments: &[&str]) {
-    let mut command = Command::new(program("openssl", "openssl").unwrap());
-    let out = command.current_dir(directory).args(arguments).output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-}
-
 /// An authority, and a certificate of it for `localhost` and for clients.
 fn certificates(directory: &Path) {
-    let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"];
-    openssl(directory, &[&new[..], &["-keyout", "ca.key", "-out", "ca.pem"]].concat());
-    let issued = ["-CA", "ca.pem", "-CAkey", "ca.key", "-keyout", "host.key", "-out", "host.pem"];
-    let leaf =
-        ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"];
-    openssl(directory, &[&new[..], &issued, &leaf].concat());
+    let new = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test";
+    openssl(directory, &format!("{new} -keyout ca.key -out ca.pem"));
+    let issued = "-CA ca.pem -CAkey ca.key -keyout host.key -out host.pem";
+    let leaf = "-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
+    openssl(directory, &format!("{new} {issued} {leaf}"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,18 +1,21 @@
 //! The ZooKeeper locks while the server, the link or the holder fails.
 #![cfg(feature = "zookeeper")]
 
-#[path = "common/zookeeper.rs"]
-mod common;
-#[path = "common/history.rs"]
-mod history;
+mod common {
+    pub(crate) mod history;
+    pub(crate) mod locks;
+    pub(crate) mod peer;
+    pub(crate) mod zookeeper;
+}
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{CHILD, LONG, Peer, coordinator, eventually, once, open, parents, request, soon, within};
-use history::History;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use common::history::History;
+use common::locks::{once, soon, within};
+use common::peer::{CHILD, Peer};
+use common::zookeeper::{LONG, coordinator, eventually, open, parents, request};
+use nix::sys::signal::Signal;
 use scoria_coordination::{Coordinator, Error, Health, Options};
 use scoria_runtime::Tasks;
 use scoria_testkit::ZooKeeper;
@@ -120,7 +123,7 @@ async fn answers_that_never_come_leave_no_orphan_and_cost_no_lock() {
         proxy.set(Link::Up);
         proxy.cut();
     };
-    for _ in 0..5 {
+    for _ in 0..3 {
         proxy.set(Link::AnswersLost);
         let (held, ()) = tokio::join!(soon(&far, "a"), lose_answers(1));
         assert_eq!(server.ephemerals().unwrap().len(), 1, "adopted, not made twice");
@@ -140,6 +143,21 @@ async fn answers_that_never_come_leave_no_orphan_and_cost_no_lock() {
         once(&near, "b").await.unwrap().release().await.unwrap();
         eventually("nobody in the queue", || async { server.ephemerals().unwrap().is_empty() }).await;
     }
+}
+
+/// Not with the next beat, by which somebody else may have it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_is_broken_is_told_lost_at_once() {
+    let server = ZooKeeper::start().await.unwrap();
+    let url = format!("{}?timeout=40", server.url());
+    let options = Options { heartbeat: LONG, ..Options::default() };
+    let (ours, other) = (Coordinator::new(open(&url, &options).await), coordinator(&url).await);
+    let (held, bystander) = (soon(&ours, "a").await, soon(&ours, "b").await);
+    assert!(other.break_lock("a").await.unwrap());
+    let broken = Instant::now();
+    tokio::time::timeout(LONG, held.lost().cancelled()).await.expect("the loss is told");
+    assert!(broken.elapsed() < Duration::from_secs(5), "a beat comes after 13 s: {:?}", broken.elapsed());
+    bystander.verify().await.unwrap();
 }
 
 /// The server has got the question who is in the queue before anybody has got an answer.
@@ -170,11 +188,10 @@ async fn a_holder_that_was_stopped_knows_it_first_thing() {
     let ours = at(server.port()).await;
     let mut other = Peer::ours(&format!("{}?timeout={}", server.url(), TIMEOUT.as_secs()), &["hold"]);
     other.says(&["held"]);
-    let process = Pid::from_raw(other.child.id().cast_signed());
-    kill(process, Signal::SIGSTOP).unwrap();
+    other.signal(Signal::SIGSTOP);
     let held = soon(&ours, "a0").await;
-    other.tell();
-    kill(process, Signal::SIGCONT).unwrap();
+    other.resume();
+    other.signal(Signal::SIGCONT);
     assert_eq!(other.says(&["lost", "not lost"]), "lost");
     held.verify().await.unwrap();
     held.release().await.unwrap();

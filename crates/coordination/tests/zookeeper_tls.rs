@@ -1,21 +1,21 @@
 //! The ZooKeeper locks over TLS, beside tooz.
 #![cfg(feature = "zookeeper")]
 
-#[path = "common/zookeeper.rs"]
-mod common;
+mod common {
+    pub(crate) mod locks;
+    pub(crate) mod openssl;
+    pub(crate) mod peer;
+    pub(crate) mod zookeeper;
+}
 
 use std::path::Path;
-use std::process::Command;
 
-use common::{Peer, coordinator, eventually, once, soon};
+use common::locks::{once, soon};
+use common::openssl::openssl;
+use common::peer::Peer;
+use common::zookeeper::{coordinator, eventually};
 use scoria_coordination::{Coordinator, Health, Options};
-use scoria_testkit::{ZooKeeper, free_port, program};
-
-fn openssl(directory: &Path, arguments: &str) {
-    let mut command = Command::new(program("openssl", "openssl").unwrap());
-    let out = command.args(arguments.split(' ')).current_dir(directory).output().unwrap();
-    assert!(out.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&out.stderr));
-}
+use scoria_testkit::{ZooKeeper, free_port};
 
 /// Certificates of a CA of our own: `ca.pem`, and for each name `NAME.pem` and `NAME.key`.
 fn certify(directory: &Path, names: &[(&str, &str)]) {

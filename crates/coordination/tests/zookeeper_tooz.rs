@@ -3,13 +3,18 @@
 //! `SCORIA_PEER_VENV` names a Python environment with tooz (default the repository's `.tools/peer-venv`).
 #![cfg(feature = "zookeeper")]
 
-#[path = "common/zookeeper.rs"]
-mod common;
+mod common {
+    pub(crate) mod locks;
+    pub(crate) mod peer;
+    pub(crate) mod zookeeper;
+}
 
 use std::path::Path;
 use std::time::Duration;
 
-use common::{CHILD, LONG, Peer, admin, coordinator, eventually, once, parents, request, soon, within};
+use common::locks::{once, soon, within};
+use common::peer::{CHILD, Peer, python_tries};
+use common::zookeeper::{LONG, admin, coordinator, eventually, parents, request};
 use scoria_coordination::{Coordinator, Error, Health, Mode, Options};
 use scoria_runtime::Tasks;
 use scoria_testkit::ZooKeeper;
@@ -17,10 +22,6 @@ use scoria_testkit::ZooKeeper;
 /// The session timeout of both kinds.
 fn url(server: &ZooKeeper) -> String {
     format!("{}?timeout=4&remove_idle_after=1", server.url())
-}
-
-fn python_tries(url: &str, name: &str) -> String {
-    Peer::python(url, &["try", name]).says(&["got", "busy"])
 }
 
 /// What [`Peer::ours`] runs: `hold NAME` or `count NAME FILE ROUNDS`. Without the variable there is nothing to do.
@@ -189,14 +190,14 @@ async fn a_python_newcomer_finds_the_parent_that_it_has_just_seen() {
     for _ in 0..10 {
         soon(&ours, "a").await.release().await.unwrap();
     }
-    newcomer.tell();
+    newcomer.resume();
     assert_eq!(newcomer.says(&["got", "NoNodeError"]), "got");
     newcomer.kill();
 
     let mut newcomer = Peer::script("zookeeper_newcomer.py", &server.url(), &["b"]);
     newcomer.says(&["assured"]);
     admin(&server).await.delete("/tooz/locks/cinder-b", None).await.unwrap();
-    newcomer.tell();
+    newcomer.resume();
     let said = newcomer.says(&["got", "NoNodeError"]);
     assert_eq!(
         said, "NoNodeError",

@@ -73,9 +73,8 @@ impl VolumeManager {
         for service in fallen {
             left.extend(self.left_in_states(&service.host, &known, now).await?);
         }
-        if first && self.options.messages_die_with_us {
-            // What was asked for and not yet begun is lost with the process that carried the message.
-            left.extend(self.left_by_messages(&left).await?);
+        if self.options.messages_die_with_us {
+            left.extend(self.left_by_messages(&left, first).await?);
         }
         if !left.is_empty() {
             tracing::debug!(count = left.len(), "looking after interrupted work");
@@ -115,6 +114,25 @@ impl VolumeManager {
         let is_left = |id: &str, changed: Option<Timestamp>| {
             !with_rows.contains(id) && changed.is_none_or(|at| now.seconds_since(at) > ceiling)
         };
+        self.on_the_way(host, is_left).await
+    }
+
+    /// What was asked for and not yet begun when the process ended that carried the message: everything of ours that is on its
+    /// way, beside what is known to be `left` already. After the `first` time this is what nobody has touched since we began,
+    /// because somebody held its lock until now.
+    async fn left_by_messages(&self, left: &[Left], first: bool) -> Result<Vec<Left>, scoria_db::Error> {
+        let is_new = |id: &str, changed: Option<Timestamp>| {
+            left.iter().all(|known| known.id != id) && (first || changed.is_none_or(|at| at <= self.born))
+        };
+        self.on_the_way(&self.options.service_host(), is_new).await
+    }
+
+    /// Volumes and snapshots of a service in states that do not last, of which `is_left` says so by id and last change.
+    async fn on_the_way(
+        &self,
+        host: &str,
+        is_left: impl Fn(&str, Option<Timestamp>) -> bool,
+    ) -> Result<Vec<Left>, scoria_db::Error> {
         let wanted = VolumeFilter {
             all_tenants: true,
             host: Some(host.to_owned()),
@@ -129,21 +147,6 @@ impl VolumeManager {
         let snapshots = snapshots
             .filter(|snapshot| SNAPSHOTS_ON_THE_WAY.contains(&snapshot.status))
             .filter(|snapshot| is_left(snapshot.id.as_str(), snapshot.updated_at.or(snapshot.created_at)))
-            .map(|snapshot| without_row(Kind::Snapshot, snapshot.id.as_str()));
-        Ok(volumes.chain(snapshots).collect())
-    }
-
-    /// Everything of ours that is on its way, beside what is known to be `left` already.
-    async fn left_by_messages(&self, left: &[Left]) -> Result<Vec<Left>, scoria_db::Error> {
-        let host = self.options.service_host();
-        let is_new = |id: &str| left.iter().all(|known| known.id != id);
-        let volumes = self.db.volumes_of_service(VolumeOwner::Host(&host), None, None).await?.into_iter();
-        let volumes = volumes
-            .filter(|volume| VOLUMES_ON_THE_WAY.contains(&volume.status) && is_new(volume.id.as_str()))
-            .map(|volume| without_row(Kind::Volume, volume.id.as_str()));
-        let snapshots = self.db.snapshots_of_service(VolumeOwner::Host(&host)).await?.into_iter();
-        let snapshots = snapshots
-            .filter(|snapshot| SNAPSHOTS_ON_THE_WAY.contains(&snapshot.status) && is_new(snapshot.id.as_str()))
             .map(|snapshot| without_row(Kind::Snapshot, snapshot.id.as_str()));
         Ok(volumes.chain(snapshots).collect())
     }

@@ -387,9 +387,10 @@ async fn garbage_is_told_from_requests() {
         "compression".into(),
         lapin::types::AMQPValue::LongString("application/x-lzma".into()),
     )]));
-    for (body, headers, expected) in
-        [(&b"\xff\x00 no JSON"[..], None, "cannot be decoded"), (b"{}", Some(compressed), "set kombu_compression to gzip")]
-    {
+    for (body, headers, expected) in [
+        (&b"\xff\x00 no JSON"[..], None, "cannot be decoded"),
+        (b"{}", Some(compressed), "set kombu_compression to gzip"),
+    ] {
         let properties = lapin::BasicProperties::default().with_headers(headers.unwrap_or_default());
         channel
             .basic_publish("openstack".into(), key.as_str().into(), Default::default(), body, properties)

@@ -196,7 +196,8 @@ async fn compressed_bodies_are_read_and_sent() {
         let ours = target(&format!("ours.{method}"));
         let mut listener = within(plain.listen(vec![ours.clone()], 4)).await.unwrap();
         let mut client = peer_at(&url, "client", &[]).await;
-        let order = json!({"topic": ours.topic, "server": ours.server, "method": "m", "call": true, "args": {"n": "\u{e9}"}});
+        let order =
+            json!({"topic": ours.topic, "server": ours.server, "method": "m", "call": true, "args": {"n": "\u{e9}"}});
         client.tell(&order.to_string()).await.unwrap();
         let delivery = next(&mut listener).await;
         assert_eq!(delivery.request().unwrap().args["n"], json!("\u{e9}"));

@@ -25,7 +25,8 @@ fn main() -> ExitCode {
 fn start(logs_to_stderr: &mut bool) -> anyhow::Result<()> {
     let config = load(&CommandLine::parse())?;
     let options = log::options(&config)?;
-    let to_stderr = options.sinks.is_empty() || options.sinks.iter().any(|sink| sink.destination == Destination::Stderr);
+    let to_stderr =
+        options.sinks.is_empty() || options.sinks.iter().any(|sink| sink.destination == Destination::Stderr);
     let log = logging::init(options)?;
     *logs_to_stderr = to_stderr;
     // Before anybody opens a TLS connection: the first to ask would choose otherwise.

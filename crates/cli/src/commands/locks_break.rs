@@ -39,7 +39,7 @@ async fn with(locks: &Locks, name: &str, yes: bool, format: Format) -> Result {
     }
     let (by, from) = (operator(), list(&lock.holders));
     if !locks.take_away(name, &by).await? {
-        return Err(Failure::not_found(format!("nobody holds lock '{name}' any more")));
+        return Err(Failure::not_found(format!("nobody holds lock '{name}'")));
     }
     if matches!(locks, Locks::Service(_)) {
         tracing::warn!(lock = name, by, from, "lock was taken away from its holder");
@@ -69,14 +69,18 @@ fn warning(name: &str, holders: &[Line]) -> String {
     let peer = holders.is_empty() || holders.iter().any(|holder| holder.operation.is_empty());
     let then = match peer {
         true => "A holder that is a Python service does not notice, and works on beside the next one",
-        false => "The holder stops its work as soon as it notices",
+        false => "Work under it stops as soon as that is noticed",
     };
     format!("Lock '{name}' is held by {}. {then}.", list(holders))
 }
 
+/// In words. They come from the lock service, where others have written them: what would steer a terminal is shown, not obeyed.
 fn list(holders: &[Line]) -> String {
+    if holders.is_empty() {
+        return "somebody whom the lock service does not name".to_owned();
+    }
     let described: Vec<_> = holders.iter().map(Line::describe).collect();
-    if described.is_empty() { "somebody whom the lock service does not name".to_owned() } else { described.join("; ") }
+    described.join("; ").replace(char::is_control, "\u{fffd}")
 }
 
 /// Asks on the terminal.
@@ -88,8 +92,7 @@ fn confirmed(warning: &str) -> Result<bool> {
     }
     let failed = |error: io::Error| Failure::failed(format!("cannot ask on the terminal: {error}"));
     let mut out = io::stderr().lock();
-    let shown: String = warning.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    write!(out, "{shown}\nBreak it? [y/N] ").and_then(|()| out.flush()).map_err(failed)?;
+    write!(out, "{warning}\nBreak it? [y/N] ").and_then(|()| out.flush()).map_err(failed)?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).map_err(failed)?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
@@ -101,4 +104,37 @@ fn operator() -> String {
     let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
     let host = nix::unistd::gethostname().map_or_else(|_| "?".to_owned(), |host| host.to_string_lossy().into_owned());
     format!("{user}@{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(operation: &str) -> Line {
+        let line =
+            json!({"name": "x", "mode": "exclusive", "held": true, "instance": "i\u{1b}[2J", "operation": operation});
+        serde_json::from_value(line).unwrap()
+    }
+
+    #[test]
+    fn the_warning_says_who_would_not_notice_and_does_not_steer_the_terminal() {
+        let ours = warning("x", &[holder("delete_volume")]);
+        assert!(
+            ours.contains("i\u{fffd}[2J, operation delete_volume") && ours.contains("as soon as that is noticed"),
+            "{ours}"
+        );
+        for peer in [warning("x", &[]), warning("x", &[holder("delete_volume"), holder("")])] {
+            assert!(peer.contains("a Python service does not notice"), "{peer}");
+        }
+    }
+
+    #[test]
+    fn only_the_same_holders_are_the_same() {
+        let one = || holder("delete_volume");
+        assert!(same_holders("x", &[one()], &[one()]).is_ok());
+        assert_eq!(same_holders("x", &[one()], &[]).unwrap_err().exit, Exit::NotFound);
+        for now in [vec![holder("extend_volume")], vec![one(), one()], vec![Line { token: Some(1), ..one() }]] {
+            assert_eq!(same_holders("x", &[one()], &now).unwrap_err().exit, Exit::Failed);
+        }
+    }
 }

@@ -2,14 +2,15 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use nix::pty::openpty;
 use scoria_api::admin::{AdminState, Status, router};
 use scoria_coordination::providers::MemoryProvider;
-use scoria_coordination::{Coordinator, LockRequest, LockSet, Owner};
+use scoria_coordination::{Coordinator, Health, LockRequest, LockSet, Options, Owner};
 use scoria_runtime::Tasks;
+use scoria_testkit::Memcached;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -38,8 +39,11 @@ struct Service {
 
 impl Service {
     fn start() -> Self {
+        Self::on(Coordinator::new(Arc::new(MemoryProvider::new())))
+    }
+
+    fn on(locks: Coordinator) -> Self {
         let runtime = Runtime::new().unwrap();
-        let locks = Coordinator::new(Arc::new(MemoryProvider::new()));
         let state =
             AdminState { status: Arc::new(NoStatus), metrics: Arc::new(String::new), coordinator: locks.clone() };
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -120,30 +124,84 @@ fn a_lock_is_broken_when_that_is_confirmed() {
     assert!(lock.is_lost());
 }
 
-#[test]
-fn on_a_terminal_one_is_asked_first() {
-    let service = Service::start();
-    for (answer, code) in [("n\n", 1), ("\n", 1), ("yes\n", 0)] {
-        let lock = service.hold();
+/// Somebody who is asked on a terminal whether the lock is to be broken.
+struct Asked {
+    process: Child,
+    terminal: File,
+}
+
+impl Asked {
+    /// Once the question is there.
+    fn at(service: &Service) -> Self {
         let ends = openpty(None, None).unwrap();
-        let asked = command(&service.locks(&["break", "v1-delete_volume"]))
+        let process = command(&service.locks(&["break", "v1-delete_volume"]))
             .stdin(File::from(ends.slave))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn();
-        let mut asked = asked.unwrap();
-        let (mut terminal, mut question) = (File::from(ends.master), String::new());
-        let mut stderr = asked.stderr.take().unwrap();
+        let (mut process, mut question) = (process.unwrap(), String::new());
+        let stderr = process.stderr.as_mut().unwrap();
         let mut byte = [0];
         while !question.ends_with("[y/N] ") {
             stderr.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error}: {question}"));
             question.push(char::from(byte[0]));
         }
         assert!(question.contains("request req-1"), "{question}");
-        terminal.write_all(answer.as_bytes()).unwrap();
-        let run = Run::from(asked.wait_with_output().unwrap());
+        Self { process, terminal: File::from(ends.master) }
+    }
+
+    fn answers(mut self, answer: &str) -> Run {
+        self.terminal.write_all(answer.as_bytes()).unwrap();
+        Run::from(self.process.wait_with_output().unwrap())
+    }
+}
+
+#[test]
+fn on_a_terminal_one_is_asked_first() {
+    let service = Service::start();
+    for (answer, code) in [("n\n", 1), ("\n", 1), ("yes\n", 0)] {
+        let lock = service.hold();
+        let run = Asked::at(&service).answers(answer);
         assert_eq!((run.code, lock.is_lost()), (Some(code), code == 0), "{answer:?}: {run:?}");
     }
+}
+
+#[test]
+fn a_lock_that_changed_hands_while_one_was_asked_is_left_alone() {
+    let service = Service::start();
+    let shown = service.hold();
+    let asked = Asked::at(&service);
+    service.runtime.block_on(shown.release()).unwrap();
+    let next = service.hold();
+    assert!(asked.answers("y\n").failed(1).contains("went to somebody else meanwhile"));
+    assert!(!next.is_lost());
+
+    let asked = Asked::at(&service);
+    service.runtime.block_on(next.release()).unwrap();
+    assert!(asked.answers("y\n").failed(3).contains("nobody holds lock 'v1-delete_volume' any more"));
+}
+
+#[test]
+fn a_lock_service_that_tells_of_nobody_is_no_proof_that_a_lock_is_free() {
+    let runtime = Runtime::new().unwrap();
+    let server = runtime.block_on(Memcached::start()).unwrap();
+    let open = || runtime.block_on(Coordinator::open(&server.url(), &Options::default())).unwrap();
+    let (service, other) = (Service::on(open()), Service::on(open()));
+    for service in [&service, &other] {
+        until("it is connected", || service.locks.health() == Health::Up);
+        assert!(scoria(&service.locks(&["list"])).failed(1).contains("does not tell who holds its locks"));
+        assert_eq!(scoria(&service.locks(&["break", "v1-delete_volume", "--yes"])).code, Some(3));
+    }
+    let lock = service.hold();
+    let listed = scoria(&service.locks(&["list"]));
+    assert!(
+        listed.stdout.contains("v1-delete_volume") && listed.stderr.contains("the locks of one service"),
+        "{listed:?}"
+    );
+    let error = scoria(&other.locks(&["show", "v1-delete_volume"])).failed(1);
+    assert!(error.contains("nobody is known to hold lock 'v1-delete_volume', but"), "{error}");
+    assert!(scoria(&other.locks(&["break", "v1-delete_volume", "--yes"])).done().contains("does not name"));
+    until("the holder has noticed", || lock.is_lost());
 }
 
 #[test]

@@ -13,7 +13,9 @@ use scoria_runtime::CancellationToken;
 use crate::name::bare;
 use crate::turns::{Turn, Turns};
 use crate::url::BackendUrl;
-use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Options, Order, Owner, Provider, Scope, WaitPolicy};
+use crate::{
+    Error, Features, Health, HeldLock, Holder, Listing, Mode, Options, Order, Owner, Provider, Scope, WaitPolicy,
+};
 
 use table::{Table, Wanted};
 use worker::Worker;

@@ -284,7 +284,9 @@ mod tests {
     #[test]
     fn passwords_go_to_the_server_as_they_stand() {
         // Here they are written with everything in hexadecimal.
-        let sent = |password| options(&format!("mysql://u:{password}@h/d")).unwrap().to_url_lossy().password().map(str::to_owned);
+        let sent = |password| {
+            options(&format!("mysql://u:{password}@h/d")).unwrap().to_url_lossy().password().map(str::to_owned)
+        };
         assert_eq!(sent("p@s:s").as_deref(), Some("p%40s%3As"));
         assert_eq!(sent("p%40ss").as_deref(), Some("p%2540ss"));
         assert_eq!(sent("").as_deref(), None);

@@ -7,7 +7,7 @@ use scoria_coordination::{Coordinator, Error, Health, Options};
 use scoria_runtime::Tasks;
 use scoria_testkit::faults::{Link, Proxy};
 
-use crate::peers::Peer;
+use crate::peers::ours;
 use crate::{SOON, Server, coordinator, once, options, soon, until, within};
 
 async fn the_server_dies_and_comes_back(mut server: Server) {
@@ -44,8 +44,8 @@ async fn it_starts_without_the_server(mut server: Server) {
 async fn a_killed_connection_is_noticed_at_once(server: Server) {
     let heartbeat = Duration::from_secs(60);
     let url = server.url().replace("session_timeout=3", "session_timeout=240");
-    let ours = Coordinator::open(&url, &Options { heartbeat, ..options("one") }).await.unwrap();
-    let (held, other) = (soon(&ours, "a").await, soon(&ours, "b").await);
+    let here = Coordinator::open(&url, &Options { heartbeat, ..options("one") }).await.unwrap();
+    let (held, other) = (soon(&here, "a").await, soon(&here, "b").await);
     server.end_holder_of("a");
     let killed = Instant::now();
     tokio::time::timeout(SOON, held.lost().cancelled()).await.expect("the loss is told");
@@ -112,12 +112,12 @@ async fn links_fail(server: Server) {
 /// A stopped process keeps its lock for `session_timeout`; then it is somebody else's, and the process knows it before anything
 /// else when it goes on.
 async fn a_stopped_holder_knows_that_it_has_lost(server: Server) {
-    let ours = coordinator(&server.url()).await;
-    let mut stopped = Peer::ours(&server.url(), &["hold", "a"]);
+    let here = coordinator(&server.url()).await;
+    let mut stopped = ours(&server.url(), &["hold", "a"]);
     stopped.says(&["held"]);
     stopped.signal(Signal::SIGSTOP);
-    let held = soon(&ours, "a").await;
-    stopped.tell();
+    let held = soon(&here, "a").await;
+    stopped.resume();
     stopped.signal(Signal::SIGCONT);
     assert_eq!(stopped.says(&["lost", "still held"]), "lost");
     assert_eq!(stopped.says(&["was lost", "released"]), "was lost");

@@ -3,6 +3,8 @@
 
 mod conformance;
 mod faults;
+#[path = "../common/peer.rs"]
+mod peer;
 mod peers;
 mod shared_keys;
 mod tooz;

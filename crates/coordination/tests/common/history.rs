@@ -4,7 +4,6 @@
 //! service without them. Lines are appended in one write each, so their order is one in which things can have happened:
 //! `acquired` is written after the lock was had, `releasing` before it is given back. When somebody acquires a lock that
 //! somebody else has not begun to release, that one's lock has to be lost at this very moment.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -19,9 +19,7 @@ pub(crate) fn check(volume: &Volume) -> Result<(), Error> {
     }
     match volume.status {
         VolumeStatus::Available | VolumeStatus::Reverting => Ok(()),
-        ref other => {
-            Err(Error::invalid_volume(format!("Volume {id} must be available or reverting, but is {other}.")))
-        }
+        ref other => Err(Error::invalid_volume(format!("Volume {id} must be available or reverting, but is {other}."))),
     }
 }
 
@@ -33,7 +31,8 @@ impl Place<'_> {
         let info = self.read_info().await?;
         if self.active(&info) != overlay {
             let (id, volume) = (&snapshot.id, &volume.id);
-            let message = format!("Snapshot {id} is not the latest one of volume {volume}: delete the later ones first.");
+            let message =
+                format!("Snapshot {id} is not the latest one of volume {volume}: delete the later ones first.");
             return Err(Error::invalid_snapshot(message));
         }
         let (aside, length) = (self.aside(), bytes(volume.size)?);

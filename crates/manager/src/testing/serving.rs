@@ -184,6 +184,32 @@ async fn work_that_a_dead_process_left_is_taken_up_from_its_row() {
 }
 
 #[tokio::test]
+async fn work_whose_lock_somebody_holds_at_the_start_is_taken_up_when_it_is_free() {
+    let world = World::new().await;
+    let (volume, fresh) = (world.volume(1).await, world.volume(1).await);
+    for volume in [&volume, &fresh] {
+        world.set_status(&volume.id, VolumeStatus::Deleting).await;
+    }
+    for (volume, changed) in [(&volume, "2026-01-01 00:00:00"), (&fresh, "2100-01-01 00:00:00")] {
+        let query = sqlx::query("UPDATE volumes SET updated_at = ? WHERE id = ?");
+        let query = query.bind(changed).bind(volume.id.as_str());
+        query.execute(&mut world.raw_database().await).await.unwrap();
+    }
+    let owner = scoria_coordination::Owner::default();
+    let both = [&volume, &fresh].iter().fold(scoria_coordination::LockRequest::new(owner), |request, volume| {
+        request.exclusive(format!("{}-delete_volume", volume.id))
+    });
+    let held = world.other_instance(both).await;
+    world.manager.sweep(true).await.unwrap();
+    assert_eq!(world.get(&volume.id).await.status, VolumeStatus::Deleting);
+    held.release().await.unwrap();
+    world.manager.sweep(false).await.unwrap();
+    assert_eq!(world.db.volume_get(&volume.id).await.unwrap(), None);
+    // Its message came after the start and is still with us.
+    assert_eq!(world.get(&fresh.id).await.status, VolumeStatus::Deleting);
+}
+
+#[tokio::test]
 async fn an_extension_that_a_dead_process_left_gives_back_what_that_process_had_reserved() {
     let world = World::new().await;
     let volume = world.volume(1).await;

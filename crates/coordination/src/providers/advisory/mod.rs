@@ -19,7 +19,9 @@ use crate::heart::Heart;
 use crate::link::Link;
 use crate::name::bare;
 use crate::turns::{Turn, Turns};
-use crate::{Error, Features, Health, HeldLock, Holder, Listing, Mode, Options, Order, Owner, Provider, Scope, WaitPolicy};
+use crate::{
+    Error, Features, Health, HeldLock, Holder, Listing, Mode, Options, Order, Owner, Provider, Scope, WaitPolicy,
+};
 
 use holder::{Grip, Grips, Idle};
 use server::Probe;

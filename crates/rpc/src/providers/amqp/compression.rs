@@ -84,7 +84,8 @@ pub(super) fn plain_body(delivery: &Delivery) -> Result<std::borrow::Cow<'_, [u8
     };
     let known = [Compression::Gzip, Compression::Bzip2].into_iter().find(|known| known.content_type() == method);
     let Some(known) = known else {
-        let reason = format!("compressed as {method}: set kombu_compression to gzip or bzip2 at the sender, or unset it");
+        let reason =
+            format!("compressed as {method}: set kombu_compression to gzip or bzip2 at the sender, or unset it");
         return Err(DecodeError::new(reason));
     };
     let plain = known.decompress(&delivery.data);

@@ -88,9 +88,7 @@ impl AmqpTransport {
         let publisher = |link: Link| Arc::new(Publisher::new(link, options.rabbit.kombu_compression));
         let requester = publisher(Link::start(&links, "publish", &options.hosts, requests.clone()));
         let notifier = match &options.notifications.brokers {
-            Some((hosts, virtual_host)) => {
-                publisher(Link::start(&links, "notify", hosts, access(virtual_host)))
-            }
+            Some((hosts, virtual_host)) => publisher(Link::start(&links, "notify", hosts, access(virtual_host))),
             None => requester.clone(),
         };
         let offer = options.rabbit.kombu_missing_consumer_retry_timeout;

@@ -1,33 +1,20 @@
-//! What the tests on memcached share: our own instances and other processes, ours and Python's.
+//! What the tests on etcd, memcached and Redis share: our own instances, and what a process of ours does as a peer.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use scoria_coordination::{
-    Coordinator, Error, Health, HeldLock, LockRequest, LockSet, Mode, Options, Owner, Provider, WaitPolicy, providers,
-};
+use scoria_coordination::{Coordinator, Error, Health, LockRequest, LockSet, Options, Owner, WaitPolicy, providers};
 use scoria_runtime::{Deadline, Tasks};
-use scoria_testkit::PythonPeer;
 
-/// Tells a test program that it is to act as a peer: `URL COMMAND…`.
-const CHILD: &str = "SCORIA_TEST_LOCK_CHILD";
+use super::peer::CHILD;
 
 /// Long enough for anything that is to happen by itself, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(40);
 
 /// An instance that may not be connected yet.
 pub(crate) async fn unconnected(url: &str) -> Coordinator {
-    Coordinator::new(provider(url).await)
-}
-
-pub(crate) async fn provider(url: &str) -> Arc<dyn Provider> {
     let options = Options { max_reconnect_backoff: Duration::from_millis(500), ..Options::default() };
-    providers::open(url, &options).await.unwrap()
+    Coordinator::new(providers::open(url, &options).await.unwrap())
 }
 
 /// An instance that is connected.
@@ -55,12 +42,12 @@ pub(crate) fn request(name: &str) -> LockRequest {
     LockRequest::new(owner).exclusive(name)
 }
 
-pub(crate) async fn once(coordinator: &Coordinator, name: &str) -> Result<LockSet, Error> {
-    coordinator.acquire(request(name).wait(WaitPolicy::No)).await
-}
-
 pub(crate) fn within(time: Duration) -> WaitPolicy {
     WaitPolicy::Until(Deadline::after(time))
+}
+
+pub(crate) async fn once(coordinator: &Coordinator, name: &str) -> Result<LockSet, Error> {
+    coordinator.acquire(request(name).wait(WaitPolicy::No)).await
 }
 
 pub(crate) async fn soon(coordinator: &Coordinator, name: &str) -> LockSet {
@@ -68,102 +55,20 @@ pub(crate) async fn soon(coordinator: &Coordinator, name: &str) -> LockSet {
 }
 
 pub(crate) async fn busy(coordinator: &Coordinator, name: &str) {
-    assert!(matches!(once(coordinator, name).await, Err(Error::Busy { .. })), "two holders");
+    match once(coordinator, name).await {
+        Err(Error::Busy { .. }) => {}
+        other => panic!("busy was expected: {other:?}"),
+    }
 }
 
-/// Lets the loss be told.
+/// Waits until the loss is told.
 pub(crate) async fn lost(held: &LockSet) {
     tokio::time::timeout(SOON, held.lost().cancelled()).await.expect("the loss is told");
     assert!(held.is_lost());
 }
 
-/// Takes a lock without a coordinator.
-pub(crate) async fn hold(provider: &Arc<dyn Provider>, name: &str) -> Box<dyn HeldLock> {
-    let name = format!("cinder-{name}");
-    provider.acquire(&name, Mode::Exclusive, &Owner::default(), within(SOON)).await.unwrap()
-}
-
-/// A process that takes locks; killed when dropped.
-pub(crate) struct Peer {
-    child: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Peer {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, output }
-    }
-
-    /// A tooz process.
-    pub(crate) fn python(url: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(PythonPeer::find().unwrap().bin("python"));
-        command
-            .args(["-B", "-W", "ignore", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peer.py"), url])
-            .args(arguments);
-        Self::start(command)
-    }
-
-    /// A process of ours: this test program again, running the test `child` only, which calls [`act`].
-    pub(crate) fn ours(url: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "child", "--nocapture"]);
-        command.env(CHILD, format!("{url} {}", arguments.join(" ")));
-        Self::start(command)
-    }
-
-    /// Waits until it prints one of these words.
-    pub(crate) fn says(&mut self, words: &[&str]) -> String {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            assert!(self.output.read_line(&mut line).unwrap() > 0, "it ended without saying any of {words:?}");
-            if words.contains(&line.trim()) {
-                return line.trim().to_owned();
-            }
-        }
-    }
-
-    /// Writes it an empty line.
-    pub(crate) fn resume(&mut self) {
-        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-    }
-
-    pub(crate) fn let_go(&mut self) {
-        self.resume();
-        self.says(&["released"]);
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub(crate) fn succeeds(&mut self) {
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub(crate) fn python_tries(url: &str, name: &str) -> String {
-    let mut python = Peer::python(url, &["try", name]);
-    let outcome = python.says(&["got", "busy"]);
-    python.succeeds();
-    outcome
-}
-
-/// What [`Peer::ours`] runs. Without the variable there is nothing to do.
+/// What a peer of ours does: `hold NAME` until a line comes, `hold-many NUMBER`, or `count NAME FILE ROUNDS` with four tasks.
+/// Without the variable there is nothing to do.
 pub(crate) async fn act() {
     let Ok(line) = std::env::var(CHILD) else { return };
     let words: Vec<_> = line.split(' ').collect();
@@ -222,7 +127,7 @@ pub(crate) async fn count(coordinator: Coordinator, name: String, file: std::pat
         assert!(!held.is_lost());
         std::fs::write(&file, (count + 1).to_string()).unwrap();
         held.release().await.unwrap();
-        // Processes are not served in order: let the others come in.
+        // Processes are not always served in order: let the others come in.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
