@@ -220,9 +220,10 @@ impl Database {
         Ok(on_pool!(self, pool => sqlx::query_as_with(sql, values).fetch_all(pool).await)?)
     }
 
+    /// The first row, once all of the answer is there: a statement that writes and returns what it has written sends its rows
+    /// before it is committed, and whether that failed (Galera certifies only then) stands at the end.
     pub(crate) async fn fetch_optional<T: AnyRow>(&self, statement: &impl Statement) -> Result<Option<T>> {
-        let (sql, values) = self.render(statement);
-        Ok(on_pool!(self, pool => sqlx::query_as_with(sql, values).fetch_optional(pool).await)?)
+        Ok(self.fetch_all(statement).await?.into_iter().next())
     }
 
     /// Runs a statement; the answer is how many rows it matched.
@@ -244,7 +245,9 @@ impl Database {
                 i64::try_from(id).map_err(|_| Error::corrupt("row", id, "the generated id is too large"))?
             }
             Pool::Postgres(pool) => {
-                let (id,): (i32,) = sqlx::query_as_with(sql, values).fetch_one(pool).await?;
+                // All of the answer, as in `fetch_optional`.
+                let rows: Vec<(i32,)> = sqlx::query_as_with(sql, values).fetch_all(pool).await?;
+                let (id,) = rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
                 i64::from(id)
             }
         };

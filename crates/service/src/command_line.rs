@@ -34,7 +34,7 @@ pub struct CommandLine {
     /// Directory of the service's state; with --standalone /var/lib/scoria, or ~/.local/state/scoria for others than root.
     #[arg(long = "state_path", visible_alias = "state-path", value_name = "DIR")]
     pub state_path: Option<PathBuf>,
-    /// Name of this host, as in [DEFAULT] host: the services table and the queues have it. Default: the machine's name.
+    /// Name of this host, as the option "host": the services table and the queues have it. Default: the machine's name.
     #[arg(long = "backend_host", visible_alias = "backend-host", value_name = "HOST")]
     pub backend_host: Option<String>,
     /// Log at level DEBUG, whatever the configuration says.

@@ -15,8 +15,8 @@ pub(crate) enum Command {
     ///
     /// For a database that has no Cinder; one that cinder-manage made is refused and left alone. May be run again at any time.
     Sync {
-        /// Make only the table scoria_locks, in which [coordination] backend_url = database:// keeps its locks. This works in a
-        /// database that cinder-manage made, too: nothing else in it is touched.
+        /// Make only the table scoria_locks, in which the lock service database:// keeps its locks. This works in a database that
+        /// cinder-manage made, too: nothing else in it is touched.
         #[arg(long)]
         locks: bool,
     },

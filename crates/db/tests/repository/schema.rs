@@ -77,7 +77,7 @@ async fn a_database_that_we_do_not_know_is_refused_with_a_remedy() {
     assert!(matches!(db.sync().await, Err(Error::Schema(_))), "Cinder's tables are never touched");
 
     let place = Place::new(Server::Sqlite, Origin::Scoria).await;
-    place.sql("UPDATE _sqlx_migrations SET version = 99").await;
+    place.sql("UPDATE _sqlx_migrations SET version = 99 WHERE version = 2").await;
     let error = place.db.check_schema().await.unwrap_err();
     assert!(error.to_string().contains("install a newer Scoria"), "{error}");
     assert_eq!(place.db.version().await.unwrap(), Some(SchemaOrigin::Scoria { version: 99 }));

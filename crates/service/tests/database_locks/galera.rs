@@ -38,6 +38,9 @@ impl Node {
         install.args(["--skip-test-db", "--auth-root-authentication-method=normal", "--innodb-log-file-size=16M"]);
         let out = install.output().unwrap();
         assert!(out.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&out.stderr));
+        // Started by root, the rsync daemon that receives the other node's data works as nobody.
+        let open = Command::new("chmod").args(["-R", "a+rwX"]).arg(directory.path()).status().unwrap();
+        assert!(open.success(), "chmod: {open}");
 
         let [port, group, transfer, rest] = std::array::from_fn(|_| free_port().unwrap());
         let mut command = Command::new(program("mariadbd", PACKAGE).unwrap());
@@ -63,7 +66,7 @@ impl Node {
         };
         let mut process = Process::spawn("galera", command, &directory.path().join("log")).unwrap();
         let socket = directory.path().join("socket");
-        let ready = async || sql(&socket, "SELECT 1 FROM DUAL WHERE @@wsrep_ready").is_ok_and(|text| text == "1");
+        let ready = async || status(&socket, "WSREP_READY").is_ok_and(|value| value == "ON");
         process.ready("answer", START, ready).await.unwrap();
         Self { port, group, directory, _process: process }
     }
@@ -85,6 +88,11 @@ fn sql(socket: &std::path::Path, text: &str) -> Result<String, String> {
     if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
 }
 
+fn status(socket: &std::path::Path, name: &str) -> Result<String, String> {
+    let from = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME =";
+    sql(socket, &format!("{from} '{name}'"))
+}
+
 struct Cluster(Vec<Node>);
 
 impl Cluster {
@@ -96,12 +104,7 @@ impl Cluster {
         );
         let second = Node::start(Some(&first)).await;
         sync(&first.url()).await.close().await;
-        assert_eq!(
-            first.sql(
-                "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'WSREP_CLUSTER_SIZE'"
-            ),
-            "2"
-        );
+        assert_eq!(status(&first.directory.path().join("socket"), "WSREP_CLUSTER_SIZE").unwrap(), "2");
         Self(vec![first, second])
     }
 }
