@@ -84,8 +84,8 @@ pub(crate) fn raw(services: &[Service]) -> Value {
 /// Pairs of figures "tooz / Scoria", with how many times better Scoria is.
 pub(crate) fn table(services: &[Service]) -> String {
     let mut text = String::from(
-        "| service | free p50 µs | ratio | times bare | 32 locks per s | ratio | 1000 in flight per s | of tooz' rate | hand-over p50 µs | \
-         hand-over p99 µs | ratio p50 | bare round trips | turns least/most |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| service | free p50 µs | ratio | times bare | 32 locks, pairs/s | ratio | 1000 in flight, pairs/s | of tooz' rate | hand-over p50 µs | \
+         hand-over p99 µs | ratio p50 | rested round trips | turns least/most |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for Service { kind, tooz, ours, bare } in services {
         let theirs = tooz.as_ref();

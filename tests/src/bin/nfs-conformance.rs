@@ -30,6 +30,7 @@ suite! {
     snapshots_go_in_any_order
     a_deep_chain_is_cloned_and_deleted_whole
     defect_18_larger_copies_are_larger
+    defect_17_a_volume_goes_back_to_its_latest_snapshot
     volumes_grow
     what_cannot_be_done_is_refused
     defect_20_a_guests_header_is_not_believed
@@ -40,7 +41,6 @@ suite! {
     taking_a_snapshot_may_die_anywhere
     deleting_a_snapshot_may_die_anywhere
     an_extend_and_a_delete_may_die_anywhere
-    defect_17_a_volume_goes_back_to_its_latest_snapshot
     an_older_token_is_refused
 }
 
