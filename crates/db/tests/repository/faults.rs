@@ -17,7 +17,8 @@ async fn kill_connections(place: &Place) {
     tokio::time::sleep(Duration::from_millis(300)).await;
     match place.server {
         Server::Postgres => {
-            place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'scoria'").await;
+            let mine = "application_name = 'scoria' AND datname = current_database()";
+            place.sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}")).await;
         }
         Server::MariaDb => {
             let mine = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()";

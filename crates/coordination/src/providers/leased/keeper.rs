@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use scoria_runtime::{CancellationToken, Deadline};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::heart::Heart;
@@ -203,23 +203,30 @@ impl Keeper {
         table.watched
     }
 
-    /// Gives back in the background what may be at the service in the name of a claim. The turn is passed on after the first try.
+    /// Gives back in the background what may be at the service in the name of a claim. After the first try the turn is passed on
+    /// and the receiver ends.
     ///
     /// `known`: no request of the claim is still under way. Otherwise one may yet be carried out after we have looked, so we
     /// look again for as long as what it does can live.
-    pub(super) fn withdraw(self: &Arc<Self>, claim: Arc<Claim>, turn: Option<Turn>, known: bool) {
+    pub(super) fn withdraw(
+        self: &Arc<Self>,
+        claim: Arc<Claim>,
+        turn: Option<Turn>,
+        known: bool,
+    ) -> oneshot::Receiver<()> {
         let keeper = self.clone();
+        let (told, tried) = oneshot::channel();
         self.heart.spawn("lock-withdrawal", async move {
             let stop = keeper.heart.stopping();
             let until = Instant::now() + keeper.store.time_to_live();
-            let (mut turn, mut pause) = (turn, AGAIN);
+            let (mut first_try, mut pause) = (Some((turn, told)), AGAIN);
             loop {
                 match keeper.ask(keeper.store.give_back(&claim)).await {
                     Ok(true) => return,
                     Ok(false) if known => return,
                     Ok(false) | Err(_) => {}
                 }
-                drop(turn.take());
+                drop(first_try.take());
                 if Instant::now() + pause >= until {
                     return;
                 }
@@ -236,6 +243,7 @@ impl Keeper {
                 pause *= 2;
             }
         });
+        tried
     }
 
     /// Tells every holder, gives everything back, ends the background and the connection.

@@ -337,6 +337,17 @@ async fn a_waiter_wakes_with_the_release_and_takes_two_round_trips() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_has_waited_in_vain_does_not_stand_in_its_own_way() {
+    let service = Memory::default();
+    let (one, two) = (provider(&service), provider(&service));
+    let lock = take(&one, WaitPolicy::No).await.unwrap();
+    assert!(matches!(take(&two, within(1)).await, Err(Error::Busy { .. })));
+    service.state().records.clear();
+    take(&two, WaitPolicy::No).await.expect("at once, whatever is still done in the background");
+    drop(lock);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_holders_record_is_taken_when_it_ends() {
     let service = Memory::default();
     let provider = provider(&service);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scoria_runtime::Deadline;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::name::bare;
@@ -21,6 +21,9 @@ const LONGEST_AGAIN: Duration = Duration::from_secs(1);
 
 /// A try has at least so long, however near the caller's deadline is.
 const ONE_TRY: Duration = Duration::from_secs(1);
+
+/// How long somebody who gives up still waits to have left the queue; after that it goes on in the background.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// What may be at the service in the name of a claim. It is withdrawn in the background when this is dropped.
 #[derive(Debug)]
@@ -43,12 +46,26 @@ pub(super) enum Trace {
     Unknown,
 }
 
+impl Footprint {
+    /// Whoever gives up stands in nobody's way any more when it is told so, not even in its own.
+    async fn leave_soon(&mut self) {
+        if let Some(left) = self.withdraw() {
+            let _ = tokio::time::timeout(LEAVING, left).await;
+        }
+    }
+
+    /// Leaves in the background. The receiver ends with the first try; `None` when nothing is there.
+    fn withdraw(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.keeper.forget(self.serial);
+        let trace = std::mem::replace(&mut self.trace, Trace::Nothing);
+        (trace > Trace::Nothing)
+            .then(|| self.keeper.withdraw(self.claim.clone(), self.turn.take(), trace == Trace::Known))
+    }
+}
+
 impl Drop for Footprint {
     fn drop(&mut self) {
-        self.keeper.forget(self.serial);
-        if self.trace > Trace::Nothing {
-            self.keeper.withdraw(self.claim.clone(), self.turn.take(), self.trace == Trace::Known);
-        }
+        drop(self.withdraw());
     }
 }
 
@@ -91,6 +108,7 @@ impl Wish {
             match (self.attempt(wait).await, deadline) {
                 (Ok(Take::Taken(taken)), _) => return self.hold(taken, doubts),
                 (Ok(Take::Held(_)), None) => {
+                    self.footprint.leave_soon().await;
                     let name = bare(&self.footprint.claim.name).to_owned();
                     return Err(Error::Busy { name, by: String::new() });
                 }
@@ -138,10 +156,15 @@ impl Wish {
     async fn wait(&mut self, look: Option<Duration>, deadline: Deadline) -> Result<(), Error> {
         let Footprint { keeper, claim, trace, .. } = &mut self.footprint;
         let Some(wakes) = &mut self.wakes else {
-            let before = std::mem::replace(trace, Trace::Unknown);
+            // Whoever watches stands in the service's queue, where it has one.
+            let (asked, lined_up) = match keeper.store.keeps_order() {
+                true => (Trace::Unknown, (*trace).max(Trace::Known)),
+                false => (*trace, *trace),
+            };
+            *trace = asked;
             match keeper.ask(keeper.store.watch(claim)).await {
                 Ok(wakes) => {
-                    *trace = before.max(Trace::Known);
+                    *trace = lined_up;
                     self.wakes = Some(wakes);
                     return Ok(());
                 }
