@@ -1,13 +1,37 @@
-//! The least a lock costs: its two requests, written to a socket and read back, and nothing else.
+//! The least a lock costs: its two requests, and nothing else. They are written to a socket and read back; those to a database go
+//! through its driver.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use sqlx::{Connection, Executor};
 
 /// How long those who hand a lock over do nothing before, here and in both other measurements.
 const PAUSE: Duration = Duration::from_millis(30);
+
+macro_rules! updates {
+    ($connection:ty, $url:expr, $time:expr, $pause:expr) => {{
+        let mut connection = <$connection>::connect($url).await?;
+        connection.execute("CREATE TABLE IF NOT EXISTS bare (id INT PRIMARY KEY, claim VARCHAR(32))").await?;
+        connection.execute("DELETE FROM bare").await?;
+        connection.execute("INSERT INTO bare VALUES (1, '')").await?;
+        let (mut taken, end) = (Vec::new(), Instant::now() + $time);
+        loop {
+            tokio::time::sleep($pause).await;
+            let began = Instant::now();
+            if began >= end {
+                break taken;
+            }
+            sqlx::query("UPDATE bare SET claim = '0123456789abcdef0123456789abcdef' WHERE id = 1")
+                .execute(&mut connection)
+                .await?;
+            sqlx::query("UPDATE bare SET claim = '' WHERE id = 1").execute(&mut connection).await?;
+            taken.push(began.elapsed());
+        }
+    }};
+}
 
 /// Pairs of requests, take and give back.
 #[derive(Debug, Default)]
@@ -16,6 +40,20 @@ pub(crate) struct Bare {
     pub(crate) busy: Vec<Duration>,
     /// After a pause each, in which client, server and processors have gone to sleep.
     pub(crate) rested: Vec<Duration>,
+}
+
+/// Two updates of a row by its key, each of which is a transaction; as [`measure`].
+pub(crate) async fn measure_updates(url: &str, time: Duration) -> Result<Bare> {
+    match url.starts_with("postgres") {
+        true => Ok(Bare {
+            busy: updates!(sqlx::PgConnection, url, time, Duration::ZERO),
+            rested: updates!(sqlx::PgConnection, url, time, PAUSE),
+        }),
+        false => Ok(Bare {
+            busy: updates!(sqlx::MySqlConnection, url, time, Duration::ZERO),
+            rested: updates!(sqlx::MySqlConnection, url, time, PAUSE),
+        }),
+    }
 }
 
 /// Runs pairs of requests for a time, and for another one with pauses.

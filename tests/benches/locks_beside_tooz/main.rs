@@ -11,10 +11,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use scoria_db::Database;
 use scoria_runtime::Tasks;
 use scoria_testkit::{Etcd, MariaDb, Memcached, Postgres, PythonPeer, Redis, ZooKeeper, repository};
 
 use bare::Bare;
+use ours::Place;
 use report::{Measured, Service};
 
 struct Options {
@@ -40,6 +42,28 @@ fn options() -> Result<Options> {
     Ok(options)
 }
 
+/// What a lock is compared with besides tooz.
+enum Requests {
+    /// The bare requests to a server on this port.
+    To(u16),
+    /// Bare updates in this database.
+    Updates(String),
+    /// A lock is no pair of requests.
+    None,
+}
+
+fn at(url: String) -> Place {
+    Place { url, database: None }
+}
+
+/// `database://` in this database, on tables of our own.
+async fn table_in(url: String) -> Result<Place> {
+    let database = Database::connect(&scoria_db::Options::new(&url)).await?;
+    database.sync().await?;
+    database.close().await;
+    Ok(Place { url: "database://".to_owned(), database: Some(url) })
+}
+
 struct Bench {
     options: Options,
     peer: PythonPeer,
@@ -52,7 +76,13 @@ impl Bench {
     }
 
     /// Measures tooz, then Scoria, then the bare requests.
-    async fn measure(&mut self, kind: &'static str, theirs: Option<&str>, url: &str, bare: Option<u16>) -> Result<()> {
+    async fn measure(
+        &mut self,
+        kind: &'static str,
+        theirs: Option<&str>,
+        ours: Place,
+        requests: Requests,
+    ) -> Result<()> {
         eprintln!("{kind} ...");
         let time = self.options.time;
         let tooz = match theirs {
@@ -64,11 +94,12 @@ impl Bench {
             None => None,
         };
         // In a task, as operations are in the service.
-        let measured = Tasks::new().spawn("measure", ours::measure(url.to_owned(), time));
+        let measured = Tasks::new().spawn("measure", ours::measure(ours, time));
         let ours = measured.await?.with_context(|| format!("Scoria on {kind}"))?;
-        let bare = match bare {
-            Some(port) => tokio::task::block_in_place(|| bare::measure(kind, port, time))?,
-            None => Bare::default(),
+        let bare = match requests {
+            Requests::To(port) => tokio::task::block_in_place(|| bare::measure(kind, port, time))?,
+            Requests::Updates(url) => bare::measure_updates(&url, time).await?,
+            Requests::None => Bare::default(),
         };
         self.services.push(Service { kind, tooz, ours, bare });
         Ok(())
@@ -78,37 +109,41 @@ impl Bench {
         if self.wants("file") {
             let (theirs, directory) = (tempfile::tempdir()?, tempfile::tempdir()?);
             let url = |directory: &tempfile::TempDir| format!("file://{}", directory.path().display());
-            self.measure("file", Some(&url(&theirs)), &url(&directory), None).await?;
+            self.measure("file", Some(&url(&theirs)), at(url(&directory)), Requests::None).await?;
         }
         if self.wants("memcached") {
             let server = Memcached::start().await?;
-            self.measure("memcached", Some(&server.url()), &server.url(), Some(server.port())).await?;
+            self.measure("memcached", Some(&server.url()), at(server.url()), Requests::To(server.port())).await?;
         }
         if self.wants("redis") {
             let server = Redis::start().await?;
-            self.measure("redis", Some(&server.url()), &server.url(), Some(server.port())).await?;
+            self.measure("redis", Some(&server.url()), at(server.url()), Requests::To(server.port())).await?;
         }
         if self.wants("zookeeper") {
             let server = ZooKeeper::start().await?;
-            self.measure("zookeeper", Some(&server.url()), &server.url(), Some(server.port())).await?;
+            self.measure("zookeeper", Some(&server.url()), at(server.url()), Requests::To(server.port())).await?;
         }
         if self.wants("etcd3+http") || self.wants("etcd") {
             let server = Etcd::start().await?;
-            let (gateway, own) =
-                (format!("etcd3+http://127.0.0.1:{}", server.port()), format!("etcd://127.0.0.1:{}", server.port()));
-            self.measure("etcd3+http", Some(&gateway), &gateway, Some(server.port())).await?;
+            let port = server.port();
+            let gateway = format!("etcd3+http://127.0.0.1:{port}");
+            self.measure("etcd3+http", Some(&gateway), at(gateway.clone()), Requests::To(port)).await?;
             // Compared with what an operator would use otherwise.
-            self.measure("etcd", Some(&gateway), &own, Some(server.port())).await?;
+            self.measure("etcd", Some(&gateway), at(format!("etcd://127.0.0.1:{port}")), Requests::To(port)).await?;
         }
-        if self.wants("mysql") {
+        if self.wants("mysql") || self.wants("database") {
             let server = MariaDb::start().await?;
             let url = server.sqlx_url();
-            self.measure("mysql", Some(&url), &url, None).await?;
+            self.measure("mysql", Some(&url), at(url.clone()), Requests::None).await?;
+            let place = table_in(server.url()).await?;
+            self.measure("database (MariaDB)", None, place, Requests::Updates(url)).await?;
         }
-        if self.wants("postgresql") {
+        if self.wants("postgresql") || self.wants("database") {
             let server = Postgres::start().await?;
             let url = server.sqlx_url().replace("postgres://", "postgresql://");
-            self.measure("postgresql", Some(&url), &url, None).await?;
+            self.measure("postgresql", Some(&url), at(url.clone()), Requests::None).await?;
+            let place = table_in(server.url()).await?;
+            self.measure("database (PostgreSQL)", None, place, Requests::Updates(url)).await?;
         }
         Ok(())
     }

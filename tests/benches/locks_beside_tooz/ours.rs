@@ -7,17 +7,31 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use scoria_coordination::{Coordinator, Health, LockRequest, Options, Owner};
+use scoria_db::DatabaseLocks;
 
 use crate::report::Measured;
 
 /// Locks in flight at once on one connection.
 const IN_FLIGHT: usize = 1000;
 
-async fn coordinator(url: &str) -> Result<Coordinator> {
-    let coordinator = Coordinator::open(url, &Options::default()).await?;
+/// Where the locks are.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// `[coordination] backend_url`.
+    pub(crate) url: String,
+    /// `[database] connection`, for `database://`.
+    pub(crate) database: Option<String>,
+}
+
+async fn coordinator(place: &Place) -> Result<Coordinator> {
+    let mut options = Options::default();
+    if let Some(url) = &place.database {
+        options.lock_table = Some(Arc::new(DatabaseLocks::new(&scoria_db::Options::new(url))?));
+    }
+    let coordinator = Coordinator::open(&place.url, &options).await?;
     let end = Instant::now() + Duration::from_secs(30);
     while coordinator.health() != Health::Up {
-        anyhow::ensure!(Instant::now() < end, "{url}: {:?}", coordinator.health());
+        anyhow::ensure!(Instant::now() < end, "{}: {:?}", place.url, coordinator.health());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(coordinator)
@@ -32,19 +46,19 @@ fn wanted(name: &str) -> LockRequest {
 }
 
 /// All of it, on one service.
-pub(crate) async fn measure(url: String, time: Duration) -> Result<Measured> {
-    let url = url.as_str();
+pub(crate) async fn measure(place: Place, time: Duration) -> Result<Measured> {
+    let place = &place;
     Ok(Measured {
-        free: free(url, time).await.context("free locks")?,
-        rate: rate(url, time, 32).await.context("32 locks")?,
-        in_flight: Some(rate(url, time, IN_FLIGHT).await.context("1000 locks")?),
-        hand_over: hand_over(url, time).await.context("hand-over")?,
-        turns: turns(url, time).await.context("turns")?,
+        free: free(place, time).await.context("free locks")?,
+        rate: rate(place, time, 32).await.context("32 locks")?,
+        in_flight: Some(rate(place, time, IN_FLIGHT).await.context("1000 locks")?),
+        hand_over: hand_over(place, time).await.context("hand-over")?,
+        turns: turns(place, time).await.context("turns")?,
     })
 }
 
-async fn free(url: &str, time: Duration) -> Result<Vec<Duration>> {
-    let (one, name) = (coordinator(url).await?, name());
+async fn free(place: &Place, time: Duration) -> Result<Vec<Duration>> {
+    let (one, name) = (coordinator(place).await?, name());
     let (mut taken, end) = (Vec::new(), Instant::now() + time);
     while Instant::now() < end {
         let began = Instant::now();
@@ -56,8 +70,8 @@ async fn free(url: &str, time: Duration) -> Result<Vec<Duration>> {
 }
 
 /// Pairs per second over so many locks, one task each.
-async fn rate(url: &str, time: Duration, locks: usize) -> Result<f64> {
-    let one = coordinator(url).await?;
+async fn rate(place: &Place, time: Duration, locks: usize) -> Result<f64> {
+    let one = coordinator(place).await?;
     let end = Instant::now() + time;
     let began = Instant::now();
     let counts = try_join_all((0..locks).map(|_| async {
@@ -75,8 +89,8 @@ async fn rate(url: &str, time: Duration, locks: usize) -> Result<f64> {
 }
 
 /// Two instances; the holder lets go 30 ms after the other one began to wait.
-async fn hand_over(url: &str, time: Duration) -> Result<Vec<Duration>> {
-    let (one, two) = (coordinator(url).await?, coordinator(url).await?);
+async fn hand_over(place: &Place, time: Duration) -> Result<Vec<Duration>> {
+    let (one, two) = (coordinator(place).await?, coordinator(place).await?);
     let (mut taken, end, name) = (Vec::new(), Instant::now() + time, name());
     while Instant::now() < end {
         let held = one.acquire(wanted(&name)).await?;
@@ -101,12 +115,12 @@ async fn hand_over(url: &str, time: Duration) -> Result<Vec<Duration>> {
 }
 
 /// Four instances with two waiters each, one lock, held for a millisecond.
-async fn turns(url: &str, time: Duration) -> Result<Vec<u64>> {
-    let instances = try_join_all((0..4).map(|_| coordinator(url))).await?;
+async fn turns(place: &Place, time: Duration) -> Result<Vec<u64>> {
+    let instances = try_join_all((0..4).map(|_| coordinator(place))).await?;
     let counts: Arc<Vec<AtomicU64>> = Arc::new((0..8).map(|_| AtomicU64::new(0)).collect());
     let (name, end) = (name(), Instant::now() + time);
-    try_join_all(counts.iter().enumerate().map(|(place, count)| {
-        let (instance, name) = (instances[place % 4].clone(), &name);
+    try_join_all(counts.iter().enumerate().map(|(number, count)| {
+        let (instance, name) = (instances[number % 4].clone(), &name);
         async move {
             while Instant::now() < end {
                 let held = instance.acquire(wanted(name)).await?;
