@@ -21,7 +21,7 @@ lint: ## formatting, clippy and documentation without warnings, dependencies
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
 	scripts/check-dependencies
 
-bench: ## Scoria beside the real cinder-volume (ten minutes; ARGS="--save FILE", "--quick"), locks beside tooz (five; LOCKS_ARGS likewise); see docs/benchmarks.md
+bench: ## Scoria beside the real cinder-volume (four minutes; ARGS="--save FILE", "--quick"), locks beside tooz (nine; LOCKS_ARGS likewise); see docs/benchmarks.md
 	@scripts/setup test
 	cargo build --release -p scoria-service
 	cargo bench -p scoria-tests --bench beside_cinder -- $(ARGS)

@@ -11,6 +11,7 @@ use sqlx::{Connection, Executor};
 /// How long those who hand a lock over do nothing before, here and in both other measurements.
 const PAUSE: Duration = Duration::from_millis(30);
 
+/// The same statements for each driver, whose types have no common trait that could run them.
 macro_rules! updates {
     ($connection:ty, $url:expr, $time:expr, $pause:expr) => {{
         let mut connection = <$connection>::connect($url).await?;
@@ -44,16 +45,13 @@ pub(crate) struct Bare {
 
 /// Two updates of a row by its key, each of which is a transaction; as [`measure`].
 pub(crate) async fn measure_updates(url: &str, time: Duration) -> Result<Bare> {
-    match url.starts_with("postgres") {
-        true => Ok(Bare {
-            busy: updates!(sqlx::PgConnection, url, time, Duration::ZERO),
-            rested: updates!(sqlx::PgConnection, url, time, PAUSE),
-        }),
-        false => Ok(Bare {
-            busy: updates!(sqlx::MySqlConnection, url, time, Duration::ZERO),
-            rested: updates!(sqlx::MySqlConnection, url, time, PAUSE),
-        }),
-    }
+    let pairs = async |pause| {
+        anyhow::Ok(match url.starts_with("postgres") {
+            true => updates!(sqlx::PgConnection, url, time, pause),
+            false => updates!(sqlx::MySqlConnection, url, time, pause),
+        })
+    };
+    Ok(Bare { busy: pairs(Duration::ZERO).await?, rested: pairs(PAUSE).await? })
 }
 
 /// Runs pairs of requests for a time, and for another one with pauses.

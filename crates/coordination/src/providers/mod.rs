@@ -31,6 +31,10 @@ mod zookeeper;
 pub use file::FileProvider;
 pub use memory::{FaultPoint, MemoryProvider};
 
+/// How long somebody who gives up still waits to have left the queue; after that it goes on in the background.
+#[cfg(any(feature = "redis", feature = "memcached", feature = "etcd", feature = "database", feature = "zookeeper"))]
+pub(crate) const LEAVE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What can be written in `backend_url`, for the error about anything else.
 const KNOWN: &str = "zookeeper:// (or kazoo://), redis://, etcd://, etcd3+http://, etcd3+https://, memcached://, mysql://, \
                      postgresql://, database:// (the service's own database), file:// (one machine, or a shared directory) \

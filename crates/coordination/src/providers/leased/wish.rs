@@ -8,6 +8,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::name::bare;
+use crate::providers::LEAVE_WITHIN;
 use crate::turns::Turn;
 use crate::{Error, Owner, WaitPolicy};
 
@@ -21,9 +22,6 @@ const LONGEST_AGAIN: Duration = Duration::from_secs(1);
 
 /// A try has at least so long, however near the caller's deadline is.
 const ONE_TRY: Duration = Duration::from_secs(1);
-
-/// How long somebody who gives up still waits to have left the queue; after that it goes on in the background.
-const LEAVING: Duration = Duration::from_secs(1);
 
 /// What may be at the service in the name of a claim. It is withdrawn in the background when this is dropped.
 #[derive(Debug)]
@@ -50,7 +48,7 @@ impl Footprint {
     /// Whoever gives up stands in nobody's way any more when it is told so, not even in its own.
     async fn leave_soon(&mut self) {
         if let Some(left) = self.withdraw() {
-            let _ = tokio::time::timeout(LEAVING, left).await;
+            let _ = tokio::time::timeout(LEAVE_WITHIN, left).await;
         }
     }
 
@@ -156,15 +154,16 @@ impl Wish {
     async fn wait(&mut self, look: Option<Duration>, deadline: Deadline) -> Result<(), Error> {
         let Footprint { keeper, claim, trace, .. } = &mut self.footprint;
         let Some(wakes) = &mut self.wakes else {
-            // Whoever watches stands in the service's queue, where it has one.
-            let (asked, lined_up) = match keeper.store.keeps_order() {
-                true => (Trace::Unknown, (*trace).max(Trace::Known)),
-                false => (*trace, *trace),
-            };
-            *trace = asked;
+            let before = *trace;
+            let lines_up = keeper.store.keeps_order();
+            if lines_up {
+                *trace = Trace::Unknown;
+            }
             match keeper.ask(keeper.store.watch(claim)).await {
                 Ok(wakes) => {
-                    *trace = lined_up;
+                    if lines_up {
+                        *trace = before.max(Trace::Known);
+                    }
                     self.wakes = Some(wakes);
                     return Ok(());
                 }

@@ -1,7 +1,6 @@
 //! One place in a queue: made, looked for when its answer did not come, and always left.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use scoria_runtime::Deadline;
 use tokio::sync::oneshot;
@@ -9,9 +8,7 @@ use tokio::sync::oneshot;
 use super::provider::{Core, Pause};
 use super::{Contender, Entered, Session, Ticket};
 use crate::Error;
-
-/// How long somebody who gives up still waits to have left the queue; after that it goes on in the background.
-const SOON: Duration = Duration::from_secs(1);
+use crate::providers::LEAVE_WITHIN;
 
 /// Our place in the queue for one lock. Dropped without having been left, it is left in the background.
 #[derive(Debug)]
@@ -159,7 +156,7 @@ impl Place {
     /// Leaves in the background; waits for it as long as it is quick.
     pub(super) async fn leave_soon(mut self) {
         if let Some(left) = self.leave_in_the_background(false) {
-            let _ = tokio::time::timeout(SOON, left).await;
+            let _ = tokio::time::timeout(LEAVE_WITHIN, left).await;
         }
     }
 
