@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,10 +18,11 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use rand::Rng;
 use scoria_coordination::{Coordinator, LockRequest, LockSet, Options, Owner, WaitPolicy};
+use scoria_db::{Database, DatabaseLocks};
 use scoria_runtime::Deadline;
-use scoria_testkit::{Etcd, Redis, ZooKeeper};
+use scoria_testkit::{Etcd, MariaDb, Postgres, Redis, ZooKeeper};
 
-/// URL, directory and number of a child process.
+/// URL, directory and number of a child process. After a blank the URL may be followed by that of the database.
 const CHILD: &str = "SCORIA_LOCK_SET_CHILD";
 const CHILDREN: usize = 4;
 /// How long things go wrong.
@@ -107,7 +109,11 @@ async fn child() {
 }
 
 async fn add_all(url: &str, directory: &Path, child: usize) -> Result<()> {
-    let options = Options { heartbeat: Duration::from_millis(300), ..Options::default() };
+    let mut options = Options { heartbeat: Duration::from_millis(300), ..Options::default() };
+    let (url, database) = url.split_once(' ').unwrap_or((url, ""));
+    if !database.is_empty() {
+        options.lock_table = Some(Arc::new(DatabaseLocks::new(&scoria_db::Options::new(database))?));
+    }
     let locks = Coordinator::open(url, &options).await?;
     let storage = Storage(directory.join("set"));
     let before = std::fs::read_to_string(directory.join(format!("notes-{child}"))).unwrap_or_default();
@@ -309,4 +315,26 @@ async fn nothing_is_lost_on_etcd_as_tooz_uses_it() -> Result<()> {
         if stop { server.pause(0) } else { server.resume(0) }
     })
     .await
+}
+
+/// `database://` in this database, on tables of our own.
+async fn table_in(url: &str) -> Result<String> {
+    let database = Database::connect(&scoria_db::Options::new(url)).await?;
+    database.sync().await?;
+    database.close().await;
+    Ok(format!("database://?lock_timeout=2 {url}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_in_a_table_of_mariadb() -> Result<()> {
+    let mut server = MariaDb::start().await?;
+    let url = table_in(&server.url()).await?;
+    holds(&url, |stop| if stop { server.pause() } else { server.resume() }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_in_a_table_of_postgresql() -> Result<()> {
+    let mut server = Postgres::start().await?;
+    let url = table_in(&server.url()).await?;
+    holds(&url, |stop| if stop { server.pause() } else { server.resume() }).await
 }

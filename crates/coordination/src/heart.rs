@@ -72,6 +72,26 @@ impl Heart {
         drop(self.tasks.spawn(name, future));
     }
 
+    /// Runs something there and waits for it. It is dropped when nobody waits for it any more; `None` when the heart was stopped.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (mut told, outcome) = oneshot::channel();
+        let stop = self.stopping();
+        self.spawn(name, async move {
+            let outcome = tokio::select! {
+                biased;
+                () = told.closed() => return,
+                () = stop.cancelled() => return,
+                outcome = future => outcome,
+            };
+            drop(told.send(outcome));
+        });
+        outcome.await.ok()
+    }
+
     /// Tells everything to stop and waits for it.
     pub(crate) async fn stop(&self) {
         self.tasks.shutdown().await;

@@ -141,6 +141,10 @@ fn nothing<T>() -> Result<T, LockTableError> {
 
 #[async_trait]
 impl LockTable for Unused {
+    fn wakes_within(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn is_local(&self) -> bool {
         self.local
     }

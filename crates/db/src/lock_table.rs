@@ -9,7 +9,7 @@ use scoria_model::{LockAnswer, LockLease, LockRow, LockTable, LockTableError, Lo
 use scoria_runtime::Backoff;
 
 use crate::lock_rows::{self as rows, TakeRow};
-use crate::lock_watch::Wakes;
+use crate::lock_watch::{self, Wakes};
 use crate::url::ConnectionUrl;
 use crate::{Database, Dialect, Error, Options, Result};
 
@@ -33,7 +33,7 @@ type Answer<T> = std::result::Result<T, LockTableError>;
 /// Locks in the table `scoria_locks` of a database. It has its own connections, made by the executor that uses it first.
 pub struct DatabaseLocks {
     options: Options,
-    local: bool,
+    dialect: Dialect,
     database: Mutex<Option<Database>>,
     /// Whether the server can return what an upsert has made: all but MySQL (MariaDB can).
     returning: OnceLock<bool>,
@@ -54,8 +54,7 @@ impl DatabaseLocks {
     /// `Config` for a URL that cannot be, and for a SQLite database in memory: others cannot see it.
     pub fn new(options: &Options) -> Result<Self> {
         let url = ConnectionUrl::parse(&options.url)?;
-        let local = url.dialect == Dialect::Sqlite;
-        if local && url.database.is_none() {
+        if url.dialect == Dialect::Sqlite && url.database.is_none() {
             return Err(Error::Config(
                 "[coordination] backend_url = database:// needs a database that others can see, and that of [database] \
                  connection is in memory: write memory:// instead, or keep the database in a file"
@@ -64,7 +63,7 @@ impl DatabaseLocks {
         }
         Ok(Self {
             options: Options { max_pool_size: CONNECTIONS, max_overflow: 0, ..options.clone() },
-            local,
+            dialect: url.dialect,
             database: Mutex::default(),
             returning: OnceLock::new(),
             wakes: Arc::default(),
@@ -167,7 +166,11 @@ type ListRow = (String, String, i64, i64, i64, String, Option<String>, String, O
 #[async_trait]
 impl LockTable for DatabaseLocks {
     fn is_local(&self) -> bool {
-        self.local
+        self.dialect == Dialect::Sqlite
+    }
+
+    fn wakes_within(&self) -> Duration {
+        lock_watch::longest_pause(self.dialect)
     }
 
     async fn check(&self) -> Answer<()> {

@@ -24,6 +24,15 @@ const LISTENS_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before listening is tried again.
 const LISTEN_AGAIN: Duration = Duration::from_millis(500);
 
+/// The longest that a waiter of another process does not look; nothing where it is told.
+pub(crate) fn longest_pause(dialect: Dialect) -> Duration {
+    match dialect {
+        Dialect::Postgres => Duration::ZERO,
+        Dialect::MySql => MYSQL_PAUSES.1,
+        Dialect::Sqlite => SQLITE_PAUSES.1,
+    }
+}
+
 /// Who waits in this process, by name of the lock.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {

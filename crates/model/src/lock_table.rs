@@ -86,6 +86,9 @@ pub trait LockTable: Debug + Send + Sync + 'static {
     /// Whether only processes of one machine can reach the database.
     fn is_local(&self) -> bool;
 
+    /// The longest that a lock is free before somebody who watches it is told; nothing, where the database tells.
+    fn wakes_within(&self) -> Duration;
+
     /// Whether the table is there and can be used.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -105,6 +106,27 @@ impl MariaDb {
         let (process, _) = self.own.as_mut().context("a shared MariaDB must not be killed: use MariaDb::start()")?;
         process.kill();
         Ok(())
+    }
+
+    /// Stops the server as it stands: connections stay, nobody answers.
+    ///
+    /// # Errors
+    /// The server is shared.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a paused server go on.
+    ///
+    /// # Errors
+    /// The server is shared.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        let (process, _) = self.own.as_mut().context("a shared MariaDB must not be stopped: use MariaDb::start()")?;
+        process.signal(signal)
     }
 
     /// Starts the server again on the same port with the same data.

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
-use nix::unistd::User;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -104,6 +104,34 @@ impl Postgres {
         let (process, _) =
             self.own.as_mut().context("a shared PostgreSQL must not be killed: use Postgres::start()")?;
         process.kill();
+        Ok(())
+    }
+
+    /// Stops the server as it stands, with the processes of its connections: nobody answers.
+    ///
+    /// # Errors
+    /// The server is shared.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a paused server go on.
+    ///
+    /// # Errors
+    /// The server is shared.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        let (process, _) = self.own.as_mut().context("a shared PostgreSQL must not be stopped: use Postgres::start()")?;
+        // First the one that makes new ones; each child has a process group of its own.
+        process.signal(signal)?;
+        let id = process.pid();
+        for child in std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?.split_whitespace() {
+            // It may have ended by now.
+            let _ = kill(Pid::from_raw(child.parse()?), signal);
+        }
         Ok(())
     }
 

@@ -200,6 +200,10 @@ impl LeaseStore for TableStore {
         LOOK
     }
 
+    fn wakes_within(&self) -> Duration {
+        self.table.wakes_within()
+    }
+
     async fn take(&self, claim: &Claim) -> Result<Take, Error> {
         let wish = LockWish {
             name: claim.name.clone(),

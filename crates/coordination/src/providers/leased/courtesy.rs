@@ -50,7 +50,7 @@ struct Run {
 
 impl Courtesy {
     pub(super) fn towards(store: &dyn LeaseStore) -> Self {
-        let room = if store.notifies() { WAKE_UP } else { store.poll_interval() + WAKE_UP };
+        let room = store.wakes_within() + WAKE_UP;
         let peers = store.peers_poll().map(|poll| (poll + poll / 4, RUN.max(poll * 20)));
         let keeps_order = store.keeps_order();
         Self {

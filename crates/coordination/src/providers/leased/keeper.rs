@@ -27,7 +27,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 pub(super) struct Keeper {
     pub(super) store: Arc<dyn LeaseStore>,
     pub(super) closed: CancellationToken,
-    heart: Heart,
+    pub(super) heart: Heart,
     beat: Duration,
     /// How long one request may take; after that its answer is not waited for.
     patience: Duration,

@@ -27,7 +27,11 @@ use wish::Wish;
 
 /// Locks over a [`LeaseStore`].
 #[derive(Debug)]
-pub(crate) struct LeasedProvider {
+pub(crate) struct LeasedProvider(Parts);
+
+/// What every wish needs.
+#[derive(Debug, Clone)]
+struct Parts {
     keeper: Arc<Keeper>,
     courtesy: Arc<Courtesy>,
     turns: Turns,
@@ -37,21 +41,23 @@ impl LeasedProvider {
     /// `heart` is where beats and withdrawals run; the store may use the same thread for its connection.
     pub(crate) fn new(store: Arc<dyn LeaseStore>, heart: &Heart, options: &Options) -> Self {
         let courtesy = Arc::new(Courtesy::towards(&*store));
-        Self { keeper: Keeper::start(store, heart, options.heartbeat), courtesy, turns: Turns::default() }
+        Self(Parts { keeper: Keeper::start(store, heart, options.heartbeat), courtesy, turns: Turns::default() })
     }
 
     fn store(&self) -> &dyn LeaseStore {
-        &*self.keeper.store
+        &*self.0.keeper.store
     }
 
     fn open(&self) -> Result<(), Error> {
-        if self.keeper.closed.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+        if self.0.keeper.closed.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
     }
+}
 
-    async fn wait_for(&self, name: &str, owner: &Owner, wait: WaitPolicy) -> Result<Box<dyn HeldLock>, Error> {
+impl Parts {
+    async fn wait_for(self, name: &str, owner: &Owner, wait: WaitPolicy) -> Result<Box<dyn HeldLock>, Error> {
         let busy = || Error::Busy { name: bare(name).to_owned(), by: String::new() };
         // Where the service has a queue, everybody stands in that one.
-        let mut turn = match self.store().keeps_order() {
+        let mut turn = match self.keeper.store.keeps_order() {
             true => None,
             false => Some(self.turns.take_within(name, Mode::Exclusive, wait).await.ok_or_else(busy)?),
         };
@@ -102,24 +108,27 @@ impl Provider for LeasedProvider {
         owner: &Owner,
         wait: WaitPolicy,
     ) -> Result<Box<dyn HeldLock>, Error> {
+        let (parts, name, owner) = (self.0.clone(), name.to_owned(), owner.clone());
+        // On the thread that has the connection: whoever is woken there asks at once.
+        let wish = self.0.keeper.heart.run("lock-wish", async move { parts.wait_for(&name, &owner, wait).await });
         tokio::select! {
             biased;
-            () = self.keeper.closed.cancelled() => Err(Error::Closed),
-            outcome = self.wait_for(name, owner, wait) => outcome,
+            () = self.0.keeper.closed.cancelled() => Err(Error::Closed),
+            outcome = wish => outcome.unwrap_or(Err(Error::Closed)),
         }
     }
 
     async fn holders(&self) -> Result<Vec<Holder>, Error> {
         self.open()?;
-        self.keeper.ask(self.store().list()).await
+        self.0.keeper.ask(self.store().list()).await
     }
 
     async fn break_lock(&self, name: &str) -> Result<bool, Error> {
         self.open()?;
-        self.keeper.ask(self.store().break_lock(name)).await
+        self.0.keeper.ask(self.store().break_lock(name)).await
     }
 
     async fn close(&self) {
-        self.keeper.close().await;
+        self.0.keeper.close().await;
     }
 }

@@ -74,9 +74,9 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     fn keeps_order(&self) -> bool {
         false
     }
-    /// Whether [`LeaseStore::watch`] wakes waiters of Scoria.
-    fn notifies(&self) -> bool {
-        true
+    /// The longest that a lock is free before a waiter of Scoria is woken: nothing, where the service tells it.
+    fn wakes_within(&self) -> Duration {
+        Duration::ZERO
     }
     /// How often Python peers look whether a lock has become free; `None` when there can be none.
     fn peers_poll(&self) -> Option<Duration> {

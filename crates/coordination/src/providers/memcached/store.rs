@@ -264,8 +264,8 @@ impl LeaseStore for Store {
         POLL
     }
 
-    fn notifies(&self) -> bool {
-        false
+    fn wakes_within(&self) -> Duration {
+        POLL
     }
 
     fn peers_poll(&self) -> Option<Duration> {

@@ -55,13 +55,20 @@ impl QueuedProvider {
     pub(crate) fn new(store: Arc<dyn QueueStore>, heart: Heart) -> Self {
         Self { core: Arc::new(Core { store, heart, closed: CancellationToken::new() }) }
     }
+}
 
+impl Core {
     /// Queues up in the current session and waits there. [`Error::Unavailable`] when the session ends or nobody answers:
     /// whoever may wait tries again.
-    async fn contend(&self, name: &str, ticket: Ticket, wait: WaitPolicy) -> Result<Box<dyn HeldLock>, Error> {
-        let session = self.core.store.session(wait).await?;
+    async fn contend(
+        self: &Arc<Self>,
+        name: &str,
+        ticket: Ticket,
+        wait: WaitPolicy,
+    ) -> Result<Box<dyn HeldLock>, Error> {
+        let session = self.store.session(wait).await?;
         let lost = session.lease.lost();
-        let mut place = Place::new(self.core.clone(), session, name, ticket);
+        let mut place = Place::new(self.clone(), session, name, ticket);
         let waited = tokio::select! {
             biased;
             () = lost.cancelled() => Err(Error::Unavailable("the session ended while waiting".to_owned())),
@@ -74,6 +81,29 @@ impl QueuedProvider {
                     place.leave_soon().await;
                 }
                 Err(error)
+            }
+        }
+    }
+
+    /// Until it is decided, over as many sessions as that takes.
+    async fn wait_for(
+        self: Arc<Self>,
+        name: String,
+        mode: Mode,
+        owner: Owner,
+        wait: WaitPolicy,
+    ) -> Result<Box<dyn HeldLock>, Error> {
+        let mut pause = Pause::new();
+        loop {
+            let error = match self.contend(&name, Ticket::new(mode, &owner), wait).await {
+                Err(error @ Error::Unavailable(_)) => error,
+                decided => return decided,
+            };
+            let WaitPolicy::Until(deadline) = wait else { return Err(error) };
+            tokio::select! {
+                biased;
+                () = deadline.wait() => return Err(error),
+                () = pause.wait() => tracing::debug!(lock = bare(&name), %error, "queueing up again"),
             }
         }
     }
@@ -158,25 +188,12 @@ impl Provider for QueuedProvider {
         owner: &Owner,
         wait: WaitPolicy,
     ) -> Result<Box<dyn HeldLock>, Error> {
-        let acquired = async {
-            let mut pause = Pause::new();
-            loop {
-                let error = match self.contend(name, Ticket::new(mode, owner), wait).await {
-                    Err(error @ Error::Unavailable(_)) => error,
-                    decided => return decided,
-                };
-                let WaitPolicy::Until(deadline) = wait else { return Err(error) };
-                tokio::select! {
-                    biased;
-                    () = deadline.wait() => return Err(error),
-                    () = pause.wait() => tracing::debug!(lock = bare(name), %error, "queueing up again"),
-                }
-            }
-        };
+        // On the thread that has the connection: whoever is woken there asks at once.
+        let wish = self.core.clone().wait_for(name.to_owned(), mode, owner.clone(), wait);
         tokio::select! {
             biased;
             () = self.core.closed.cancelled() => Err(Error::Closed),
-            acquired = acquired => acquired,
+            acquired = self.core.heart.run("lock-wish", wish) => acquired.unwrap_or(Err(Error::Closed)),
         }
     }
 
