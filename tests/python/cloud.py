@@ -68,15 +68,21 @@ class Cloud:
                 type(resource).__name__, resource.id, resource.status, wanted)
             time.sleep(0.1)
 
-    def wait_gone(self, resource):
+    def wait_gone(self, resource, bad=("error_deleting",)):
         end = time.monotonic() + self.timeout
         while True:
             try:
                 status = resource.manager.get(resource.id).status
             except NotFound:
                 return
-            assert status != "error_deleting" and time.monotonic() < end, "%s %s is %s, not gone" % (
+            assert status not in bad and time.monotonic() < end, "%s %s is %s, not gone" % (
                 type(resource).__name__, resource.id, status)
+            time.sleep(0.1)
+
+    def until(self, holds, what):
+        end = time.monotonic() + self.timeout
+        while not holds():
+            assert time.monotonic() < end, what
             time.sleep(0.1)
 
     def refuses(self, code, call, *args, **kwargs):
@@ -119,13 +125,8 @@ class Cloud:
 
     def write(self, volume, image, offset, length=64 * 1024):
         """Writes random bytes to the volume, as its guest would, and to the image of what should be in it."""
-        data = os.urandom(length)
-        with tempfile.NamedTemporaryFile() as source:
-            source.write(data)
-            source.flush()
-            active = self.active(volume)
-            run("qemu-io", "-f", file_format(active), "-c", "write -s %s %d %d" % (source.name, offset, length), active)
-        image.write(offset, data)
+        active = self.active(volume)
+        fill(active, file_format(active), image, offset, length)
 
     def same(self, volume, image, size=None):
         """Byte for byte what it should be, and as large as it should be."""
@@ -174,6 +175,16 @@ class Image:
         if size:
             os.truncate(copy.path, size * GIB)
         return copy
+
+
+def fill(disk, disk_format, image, offset, length):
+    """Writes the same random bytes to a disk that QEMU can open and to the image of what should be on it."""
+    data = os.urandom(length)
+    with tempfile.NamedTemporaryFile() as source:
+        source.write(data)
+        source.flush()
+        run("qemu-io", "-f", disk_format, "-c", "write -s %s %d %d" % (source.name, offset, length), disk)
+    image.write(offset, data)
 
 
 def file_format(path):

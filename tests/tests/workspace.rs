@@ -11,7 +11,7 @@ use serde_json::Value;
 const LAYERS: &[&[&str]] = &[
     &["model"],
     &["runtime"],
-    &["conf", "coordination", "rpc", "db", "drivers"],
+    &["conf", "coordination", "rpc", "db", "compute", "drivers"],
     &["manager"],
     &["api"],
     &["service"],

@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::ini;
 use crate::options::{
     self, Backend, BackendOptions, ConcurrencyOptions, CoordinationOptions, DatabaseOptions, DefaultOptions,
-    ImageOptions, LogOptions, Messaging, NotificationOptions, Notifications, OptionGroup, QuotaOptions, RabbitOptions,
-    RpcOptions, ScoriaOptions,
+    ImageOptions, LogOptions, Messaging, NotificationOptions, Notifications, NovaOptions, OptionGroup, QuotaOptions,
+    RabbitOptions, RpcOptions, ScoriaOptions,
 };
 use crate::resolve::{Reader, Resolver};
 use crate::source::{LoadArgs, Texts};
@@ -33,6 +33,8 @@ pub struct Config {
     pub messaging: Messaging,
     /// `[oslo_messaging_notifications]`.
     pub notifications: Notifications,
+    /// `[nova]`.
+    pub nova: NovaOptions,
     /// `[oslo_concurrency]`.
     pub concurrency: ConcurrencyOptions,
     /// `[scoria]`.
@@ -67,6 +69,8 @@ impl Config {
         if concurrency.lock_path.is_none() {
             concurrency.lock_path = args.environment.get("OSLO_LOCK_PATH").map(Into::into);
         }
+        let nova = NovaOptions::read(&reader)?;
+        nova.check(&resolver)?;
         Ok(Self {
             default,
             log: LogOptions::read(&reader)?,
@@ -77,6 +81,7 @@ impl Config {
             database: DatabaseOptions::read(&reader)?,
             messaging: Messaging::read(&resolver)?,
             notifications: Notifications::read(&resolver)?,
+            nova,
             concurrency,
             scoria: ScoriaOptions::read(&reader)?,
             warnings: resolver.deprecations(),
@@ -101,6 +106,7 @@ impl Config {
             RpcOptions::problems(&reader),
             RabbitOptions::problems(&reader),
             NotificationOptions::problems(&reader),
+            NovaOptions::problems(&reader),
         ]
         .concat();
         for name in &resolver.backends {

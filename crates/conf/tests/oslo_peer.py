@@ -152,13 +152,16 @@ def every_option(_):
     """Everything that Cinder and its libraries declare: {group: {option: facts}}."""
     from importlib.metadata import entry_points
 
+    from oslo_config import cfg
+
     sys.meta_path.append(Stub())
     answers = {}
     for point in entry_points(group="oslo.config.opts"):
         for group, options in point.load()():
             group = str(getattr(group, "name", group) or "DEFAULT")
             for option in options:
-                kind = option.type
+                # keystoneauth gives Python's own type in place of oslo.config's.
+                kind = cfg.types.String() if option.type is str else option.type
                 choices = getattr(kind, "choices", None)
                 default = option.default
                 facts = {

@@ -66,6 +66,18 @@ pub struct VolumeFacts {
 pub struct SnapshotFacts {
     /// Admin metadata to set on the **volume**; other keys stay.
     pub volume_admin_metadata: Metadata,
+    /// The file, by name, that is written to from now on; `None`: as before. Its format is in the admin metadata.
+    pub active: Option<String>,
+}
+
+/// Files that a server merges while it has them open, by name (Nova's `delete_info`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merge {
+    /// With a target: the file whose data go into it. Without one: the file that the active one is to stand on, all between
+    /// the two going into the active one; `None` is everything.
+    pub file_to_merge: Option<String>,
+    /// Where the data go; `None`: up into the active file.
+    pub merge_target_file: Option<String>,
 }
 
 /// What a server needs to reach a volume: `{driver_volume_type, data, mount_point_base, …}`.
@@ -131,14 +143,21 @@ pub trait VolumeDriver: Send + Sync + std::fmt::Debug + 'static {
     /// Removes a volume and everything of it. One that is not there is not an error.
     async fn delete_volume(&self, work: &Work, volume: &Volume) -> Result<(), Error>;
 
-    /// Takes a snapshot; `volume` is the snapshot's volume.
+    /// Takes a snapshot; `volume` is the snapshot's volume. While that is attached, the snapshot is complete only when its server
+    /// writes into [`SnapshotFacts::active`], which is the caller's to arrange.
     async fn create_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<SnapshotFacts, Error>;
 
-    /// Removes a snapshot. One that is not there is not an error.
+    /// Removes a snapshot. One that is not there is not an error. While the volume is attached, its server has to have done
+    /// what [`AssistedSnapshots::merge_of`] says.
     async fn delete_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<SnapshotFacts, Error>;
 
     /// Gives a volume the content of its latest snapshot again; the snapshot stays.
     async fn revert_to_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<(), Error>;
+
+    /// The part of it that needs servers' help; `None` where snapshots of attached volumes are taken without.
+    fn assisted_snapshots(&self) -> Option<&dyn AssistedSnapshots> {
+        None
+    }
 
     /// Grows a volume to `new_size` GiB.
     async fn extend_volume(&self, work: &Work, volume: &Volume, new_size: u64) -> Result<(), Error>;
@@ -174,4 +193,26 @@ pub trait VolumeDriver: Send + Sync + std::fmt::Debug + 'static {
         let _ = volume;
         Ok(())
     }
+}
+
+/// Snapshots of volumes whose files a server has open: only the server can change what it writes to.
+///
+/// The order is such that the process may die anywhere: the new overlay is recorded before the server is asked to write into it. Until it does,
+/// what lies below the overlay still changes, and the snapshot with it; nothing that the server writes is ever lost.
+#[async_trait]
+pub trait AssistedSnapshots: Send + Sync {
+    /// Whether the server has begun to write into the overlay of this snapshot, by the locks that QEMU holds on the files it has open;
+    /// `None` when none can be seen.
+    async fn is_taken_up(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<Option<bool>, Error>;
+
+    /// Takes back a snapshot whose overlay the server has not taken up, and will not.
+    async fn withdraw_snapshot(
+        &self,
+        work: &Work,
+        snapshot: &Snapshot,
+        volume: &Volume,
+    ) -> Result<SnapshotFacts, Error>;
+
+    /// What the server has to merge before a snapshot can be removed; `None` when there is nothing, or it has done it.
+    async fn merge_of(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<Option<Merge>, Error>;
 }

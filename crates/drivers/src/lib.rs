@@ -15,7 +15,8 @@ mod nfs;
 mod remotefs;
 
 pub use driver::{
-    BackendStats, Capabilities, ConnectionInfo, DriverInfo, SnapshotFacts, VolumeDriver, VolumeFacts, Work,
+    AssistedSnapshots, BackendStats, Capabilities, ConnectionInfo, DriverInfo, Merge, SnapshotFacts, VolumeDriver,
+    VolumeFacts, Work,
 };
 pub use error::{Error, ErrorKind};
 pub use fault::Faults;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use scoria_compute::Compute;
 use scoria_coordination::Coordinator;
 use scoria_db::Database;
 use scoria_drivers::VolumeDriver;
@@ -27,6 +28,8 @@ pub struct Parts {
     pub locks: Coordinator,
     /// Storage.
     pub driver: Arc<dyn VolumeDriver>,
+    /// Nova; `None` when it is not configured.
+    pub compute: Option<Arc<dyn Compute>>,
     /// Broker.
     pub transport: Arc<dyn Transport>,
     /// Log levels, for the RPC methods about them.
@@ -41,6 +44,7 @@ pub struct VolumeManager {
     pub(crate) db: Database,
     pub(crate) locks: Coordinator,
     pub(crate) driver: Arc<dyn VolumeDriver>,
+    pub(crate) compute: Option<Arc<dyn Compute>>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) rpc: Client,
     pub(crate) log: Arc<dyn LogControl>,
@@ -80,6 +84,7 @@ impl VolumeManager {
             db: parts.db,
             locks: parts.locks,
             driver: parts.driver,
+            compute: parts.compute,
             transport: parts.transport,
             rpc,
             log: parts.log,

@@ -78,6 +78,7 @@ classes! {
     SnapshotLimitExceeded = "cinder.exception", 413;
     RemoteFSException = "cinder.exception", 500;
     RemoteFSInvalidBackingFile = "cinder.exception", 500;
+    RemoteFSConcurrentRequest = "cinder.exception", 500;
     NfsException = "cinder.exception", 500;
     NfsNoSharesMounted = "cinder.exception", 500;
     NfsNoSuitableShareFound = "cinder.exception", 500;

@@ -118,6 +118,7 @@ impl Daemon {
         let locks = parts::coordinator(&config).await?;
         tracing::info!("{}", parts::protection(&config, &locks));
         let transport = parts::transport(&config)?;
+        let compute = parts::compute(&config)?;
         let tasks = Tasks::new();
         let mut managers = Vec::new();
         for backend in &config.backends {
@@ -126,6 +127,7 @@ impl Daemon {
                 db: db.clone(),
                 locks: locks.clone(),
                 driver: parts::driver(&config, backend)?,
+                compute: compute.clone(),
                 transport: transport.clone(),
                 log: Arc::new(Levels(log.clone())),
                 tasks: tasks.clone(),

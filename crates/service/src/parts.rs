@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use scoria_compute::{Auth, Compute, Credential, Domain, Interface, Nova, Scope as TokenScope, User};
+use scoria_conf::options::NovaOptions;
 use scoria_conf::{
     Backend, Config, Driver, OverSubscription, SecureMode, Transport as Scheme, TransportHost, TransportUrl,
 };
@@ -236,6 +238,89 @@ pub fn driver(config: &Config, backend: &Backend) -> anyhow::Result<Arc<dyn Volu
             Arc::new(NfsDriver::new(options, executor)?)
         }
     })
+}
+
+/// Makes the client of Nova; nothing is sent yet. `None` when `[nova] auth_type` is not set.
+///
+/// # Errors
+/// For options that contradict each other, and for certificates that cannot be read.
+pub fn compute(config: &Config) -> anyhow::Result<Option<Arc<dyn Compute>>> {
+    let nova = &config.nova;
+    let Some(auth_type) = given(&nova.auth_type) else {
+        return Ok(None);
+    };
+    let file = |option: &Option<String>| given(option).map(PathBuf::from);
+    let options = scoria_compute::Options {
+        auth: nova_auth(nova, &auth_type)?,
+        region_name: given(&nova.region_name),
+        interface: match nova.interface.as_str() {
+            "internal" => Interface::Internal,
+            "admin" => Interface::Admin,
+            _ => Interface::Public,
+        },
+        cafile: file(&nova.cafile),
+        certfile: file(&nova.certfile),
+        keyfile: file(&nova.keyfile),
+        insecure: nova.insecure,
+        timeout: nova.timeout,
+    };
+    Ok(Some(Arc::new(Nova::new(options)?)))
+}
+
+/// An empty text is none to keystoneauth.
+fn given(option: &Option<String>) -> Option<String> {
+    option.clone().filter(|text| !text.is_empty())
+}
+
+/// Which of the options are there has been checked when they were read.
+fn nova_auth(nova: &NovaOptions, auth_type: &str) -> anyhow::Result<Auth> {
+    let missing = |name: &str| format!("[nova] auth_type = {auth_type}: needs {name}");
+    if auth_type == "none" {
+        let endpoint = given(&nova.endpoint).or_else(|| given(&nova.endpoint_override));
+        return Ok(Auth::None { endpoint: endpoint.with_context(|| missing("endpoint"))? });
+    }
+    // Ids go before names, also the default's; only this plug-in knows defaults (keystoneauth1/identity/generic).
+    let default = |option: &Option<String>| given(option).filter(|_| auth_type == "password");
+    let domain = |id: &Option<String>, name: &Option<String>| {
+        let id = given(id).or_else(|| default(&nova.default_domain_id));
+        let name = given(name).or_else(|| default(&nova.default_domain_name));
+        id.map(Domain::Id).or_else(|| name.map(Domain::Name))
+    };
+    let user = || -> anyhow::Result<User> {
+        if let Some(id) = given(&nova.user_id) {
+            return Ok(User::Id(id));
+        }
+        let name = given(&nova.username).with_context(|| missing("username"))?;
+        let domain = domain(&nova.user_domain_id, &nova.user_domain_name);
+        Ok(User::Named { name, domain: domain.with_context(|| missing("user_domain_name"))? })
+    };
+    let auth_url = given(&nova.auth_url).with_context(|| missing("auth_url"))?;
+    if auth_type == "v3applicationcredential" {
+        let credential = match (given(&nova.application_credential_id), given(&nova.application_credential_name)) {
+            (Some(id), _) => Credential::Id(id),
+            (None, name) => {
+                let name = name.with_context(|| missing("application_credential_id"))?;
+                Credential::Named { name, user: user()? }
+            }
+        };
+        let secret = nova.application_credential_secret.clone();
+        let secret = secret.with_context(|| missing("application_credential_secret"))?;
+        return Ok(Auth::ApplicationCredential { auth_url, credential, secret });
+    }
+    let scope = if let Some(id) = given(&nova.domain_id) {
+        Some(TokenScope::Domain(Domain::Id(id)))
+    } else if let Some(name) = given(&nova.domain_name) {
+        Some(TokenScope::Domain(Domain::Name(name)))
+    } else if let Some(id) = given(&nova.project_id) {
+        Some(TokenScope::ProjectId(id))
+    } else if let Some(name) = given(&nova.project_name) {
+        let domain = domain(&nova.project_domain_id, &nova.project_domain_name);
+        Some(TokenScope::Project { name, domain: domain.with_context(|| missing("project_domain_name"))? })
+    } else {
+        given(&nova.system_scope).map(|_| TokenScope::System)
+    };
+    let password = nova.password.clone().with_context(|| missing("password"))?;
+    Ok(Auth::Password { auth_url, user: user()?, password, scope })
 }
 
 /// Name of the back end, as volume types ask for it; also its one pool's.

@@ -124,7 +124,8 @@ impl Postgres {
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
-        let (process, _) = self.own.as_mut().context("a shared PostgreSQL must not be stopped: use Postgres::start()")?;
+        let (process, _) =
+            self.own.as_mut().context("a shared PostgreSQL must not be stopped: use Postgres::start()")?;
         // First the one that makes new ones; each child has a process group of its own.
         process.signal(signal)?;
         let id = process.pid();

@@ -11,6 +11,7 @@ mod known;
 mod log;
 mod messaging;
 mod notifications;
+mod nova;
 mod quota;
 mod rabbit;
 mod scoria;
@@ -28,6 +29,7 @@ pub use known::{is_known, known_names};
 pub use log::LogOptions;
 pub use messaging::{Messaging, RpcOptions};
 pub use notifications::{NotificationOptions, Notifications};
+pub use nova::NovaOptions;
 pub use quota::QuotaOptions;
 pub use rabbit::RabbitOptions;
 pub use scoria::ScoriaOptions;
@@ -49,6 +51,7 @@ pub fn all() -> impl Iterator<Item = &'static OptionSpec> {
         ConcurrencyOptions::specs(),
         NotificationOptions::specs(),
         RabbitOptions::specs(),
+        NovaOptions::specs(),
         ScoriaOptions::specs(),
     ]
     .into_iter()

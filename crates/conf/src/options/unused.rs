@@ -10,6 +10,9 @@ const MIGRATION: &str = "Scoria does not migrate volumes yet";
 const LINES: &str =
     "the form of lines is fixed; log_date_format, use_json and log_config_append change what can be changed";
 const ROTATION: &str = "Scoria does not rotate its log files: use logrotate, they are opened afresh without a signal";
+const CIPHERS: &str = "what TLS 1.2 and 1.3 of rustls offer is offered";
+const OWN_USER: &str = "Nova is always asked by the user that [nova] names, never by the user of a request";
+const ONE_NOVA: &str = "Nova is the service of type compute, at the endpoint that interface and region_name choose";
 const RATE: &str = "Scoria does not hold back log lines";
 
 /// Group, option, reason.
@@ -80,6 +83,17 @@ const UNUSED: &[(&str, &str, &str)] = &[
     ("database", "db_inc_retry_interval", "waits between tries always grow"),
     ("database", "sqlite_synchronous", "SQLite always writes through"),
     ("database", "connection_debug", "statements are logged at level DEBUG of the logger sqlx"),
+    ("nova", "auth_section", "the options of the user are read from [nova] only: write them there"),
+    ("nova", "token", OWN_USER),
+    ("nova", "token_auth_url", OWN_USER),
+    ("nova", "trust_id", "trusts are not supported: give the user a role in a project"),
+    ("nova", "service_name", ONE_NOVA),
+    ("nova", "service_type", ONE_NOVA),
+    ("nova", "valid_interfaces", ONE_NOVA),
+    ("nova", "collect_timing", "nothing is measured of single requests"),
+    ("nova", "split_loggers", "requests are logged by one logger"),
+    ("nova", "tls_ciphers", CIPHERS),
+    ("nova", "tls_min_version", CIPHERS),
     ("oslo_concurrency", "disable_process_locking", "locks are never left out"),
     ("oslo_messaging_rabbit", "rpc_conn_pool_size", TWO_CONNECTIONS),
     ("oslo_messaging_rabbit", "conn_pool_min_size", TWO_CONNECTIONS),

@@ -57,13 +57,18 @@ impl Place<'_> {
         if let Ok(chain) = self.chain(self.active(&info), volume).await {
             files.extend(chain.layers.into_iter().map(|layer| layer.file));
         }
+        files.extend(self.files_on_share().await?);
+        Ok(files)
+    }
+
+    /// The volume's own file and its overlays, as they lie in the directory.
+    pub(super) async fn files_on_share(&self) -> Result<Vec<String>, Error> {
         let (root, name) = (self.share.root.clone(), self.name.clone());
         let list = move || {
             let names = std::fs::read_dir(root)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
             let all: std::io::Result<Vec<String>> = names.collect();
             Ok(all?.into_iter().filter(|file| names::is_of(file, &name)).collect::<Vec<_>>())
         };
-        files.extend(self.call(list).await?.map_err(|error| Error::io("list", &self.share.root, &error))?);
-        Ok(files)
+        self.call(list).await?.map_err(|error| Error::io("list", &self.share.root, &error))
     }
 }

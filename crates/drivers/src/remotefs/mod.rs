@@ -2,6 +2,7 @@
 //!
 //! A driver says how its shares come about ([`Flavour`]); everything that happens on them is here, one file per use case.
 
+mod attached;
 mod capacity;
 mod chain;
 mod clone;
@@ -39,8 +40,8 @@ use shares::Share;
 
 use crate::fault::Faults;
 use crate::{
-    BackendStats, Capabilities, ConnectionInfo, DriverInfo, Error, ErrorKind, SnapshotFacts, VolumeDriver, VolumeFacts,
-    Work,
+    AssistedSnapshots, BackendStats, Capabilities, ConnectionInfo, DriverInfo, Error, ErrorKind, Merge, SnapshotFacts,
+    VolumeDriver, VolumeFacts, Work,
 };
 
 /// How long one share's report of capacity may take.
@@ -274,14 +275,18 @@ impl<F: Flavour> VolumeDriver for RemoteFsDriver<F> {
         Core::refuse_encrypted(volume)?;
         snapshot::check_create(snapshot, volume)?;
         let place = self.place_of(work, volume).await?.fenced(Mode::Change).await?;
-        Ok(SnapshotFacts { volume_admin_metadata: place.create_snapshot(snapshot, volume).await? })
+        place.create_snapshot(snapshot, volume).await
     }
 
     async fn delete_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<SnapshotFacts, Error> {
         Core::refuse_encrypted(volume)?;
         snapshot::check_delete(volume)?;
         let place = self.place_of(work, volume).await?.fenced(Mode::Change).await?;
-        Ok(SnapshotFacts { volume_admin_metadata: place.delete_snapshot(snapshot, volume).await? })
+        place.delete_snapshot(snapshot, volume).await
+    }
+
+    fn assisted_snapshots(&self) -> Option<&dyn AssistedSnapshots> {
+        Some(self)
     }
 
     async fn revert_to_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<(), Error> {
@@ -311,5 +316,25 @@ impl<F: Flavour> VolumeDriver for RemoteFsDriver<F> {
         let place = self.place_of(work, volume).await?;
         let active = place.attachable(volume).await?;
         Ok(self.flavour.connection(&place.share, &active.file, active.format))
+    }
+}
+
+#[async_trait]
+impl<F: Flavour> AssistedSnapshots for RemoteFsDriver<F> {
+    async fn is_taken_up(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<Option<bool>, Error> {
+        self.place_of(work, volume).await?.fenced(Mode::Read).await?.is_taken_up(snapshot, volume).await
+    }
+
+    async fn withdraw_snapshot(
+        &self,
+        work: &Work,
+        snapshot: &Snapshot,
+        volume: &Volume,
+    ) -> Result<SnapshotFacts, Error> {
+        self.place_of(work, volume).await?.fenced(Mode::Change).await?.withdraw(snapshot, volume).await
+    }
+
+    async fn merge_of(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<Option<Merge>, Error> {
+        self.place_of(work, volume).await?.fenced(Mode::Read).await?.merge_for(snapshot, volume).await
     }
 }

@@ -1,7 +1,8 @@
-//! Snapshots of volumes that are not attached (contract: remotefs-nfs §11, §12).
+//! Snapshots (contract: remotefs-nfs §11, §12).
 //!
 //! A snapshot freezes the active file: a new overlay on it takes the changes from then on and becomes the active one. To
-//! delete a snapshot, its overlay's data are committed down into the file below.
+//! delete a snapshot, its overlay's data are committed down into the file below; while the volume is attached, its server
+//! merges files instead ([`super::attached`]).
 //!
 //! Either may die anywhere and is then simply run again:
 //!
@@ -17,25 +18,14 @@
 
 use scoria_model::{AttachStatus, FaultClass, Metadata, Snapshot, Volume, VolumeStatus};
 
+use super::attached;
 use super::chain::{Chain, Layer};
 use super::create::bytes;
 use super::info::Info;
 use super::inspect::Format;
 use super::names;
 use super::place::Place;
-use crate::{Error, ErrorKind};
-
-fn refuse_attached(volume: &Volume) -> Result<(), Error> {
-    if volume.attach_status != AttachStatus::Attached {
-        return Ok(());
-    }
-    let message = format!(
-        "Volume {} is attached: snapshots of attached volumes need the assistance of Nova, which is not supported yet. \
-         Detach the volume and try again.",
-        volume.id
-    );
-    Err(Error::driver(ErrorKind::Unsupported, message))
-}
+use crate::{Error, ErrorKind, SnapshotFacts};
 
 fn wrong_status(volume: &Volume, allowed: &str) -> Error {
     Error::invalid_volume(format!("Volume {} must be {allowed}, but is {}.", volume.id, volume.status))
@@ -43,7 +33,6 @@ fn wrong_status(volume: &Volume, allowed: &str) -> Error {
 
 /// Whether a snapshot may be taken.
 pub(crate) fn check_create(snapshot: &Snapshot, volume: &Volume) -> Result<(), Error> {
-    refuse_attached(volume)?;
     let temporary = snapshot.display_name.as_deref().is_some_and(|name| name.starts_with("tmp-snap-"));
     match volume.status {
         VolumeStatus::Available | VolumeStatus::InUse | VolumeStatus::BackingUp => Ok(()),
@@ -54,7 +43,6 @@ pub(crate) fn check_create(snapshot: &Snapshot, volume: &Volume) -> Result<(), E
 
 /// Whether a snapshot may be deleted.
 pub(crate) fn check_delete(volume: &Volume) -> Result<(), Error> {
-    refuse_attached(volume)?;
     use VolumeStatus::{Available, BackingUp, Deleting, Downloading, InUse};
     match volume.status {
         Available | InUse | BackingUp | Deleting | Downloading => Ok(()),
@@ -63,49 +51,62 @@ pub(crate) fn check_delete(volume: &Volume) -> Result<(), Error> {
 }
 
 impl Place<'_> {
-    /// Takes a snapshot. The answer is what becomes of the volume's admin metadata.
-    pub(crate) async fn create_snapshot(&self, snapshot: &Snapshot, volume: &Volume) -> Result<Metadata, Error> {
+    /// Takes a snapshot. The answer is what becomes of the volume's admin metadata, and the overlay.
+    pub(crate) async fn create_snapshot(&self, snapshot: &Snapshot, volume: &Volume) -> Result<SnapshotFacts, Error> {
         let mut info = self.read_info().await?;
         let id = snapshot.id.as_str();
+        let chain = self.whole_chain(self.active(&info), volume).await?;
+        let (Some(top), Some(base)) = (chain.first(), chain.last()) else { return Ok(SnapshotFacts::default()) };
         let is_first = info.snapshots().all(|(other, _)| other == id);
-        let base_format = if info.forward(id).is_some() {
-            // An earlier try came to its end: only its facts were lost.
-            let chain = self.whole_chain(self.active(&info), volume).await?;
-            chain.last().map(|base| base.format)
-        } else {
-            let chain = self.whole_chain(self.active(&info), volume).await?;
-            let (Some(top), base) = (chain.first(), chain.last()) else { return Ok(Metadata::new()) };
+        let base_format = base.format;
+        // When it is recorded, an earlier try came to its end: only its facts were lost.
+        if info.forward(id).is_none() {
             let overlay = names::overlay(&self.name, id);
             if !names::is_of(&overlay, &self.name) {
                 // Python would refuse the file; so would we, the next time.
                 return Err(Error::invalid_snapshot(format!("{id} cannot be a file name: use a UUID")));
             }
+            let useless = self.settle(&mut info, &chain, id, volume).await?;
             let (aside, length) = (self.aside(), bytes(volume.size)?);
             self.build(&overlay, self.create_overlay(&aside, &top.file, top.format, length)).await?;
             info.insert(id, &overlay);
             info.set_active(&overlay);
             self.write_info(&info).await?;
             self.core.faults.at("snapshot.recorded").await;
-            base.map(|base| base.format)
-        };
-        let mut facts = Metadata::from([("format".to_owned(), Format::Qcow2.to_string())]);
-        if let Some(format) = base_format.filter(|_| is_first && !volume.admin_metadata.contains_key("base_format")) {
-            facts.insert("base_format".to_owned(), format.to_string());
+            self.remove_all(&useless).await?;
         }
-        Ok(facts)
+        let mut facts = Metadata::from([("format".to_owned(), Format::Qcow2.to_string())]);
+        if is_first && !volume.admin_metadata.contains_key("base_format") {
+            facts.insert("base_format".to_owned(), base_format.to_string());
+        }
+        Ok(SnapshotFacts { volume_admin_metadata: facts, active: info.active().map(str::to_owned) })
     }
 
     /// Deletes a snapshot. The answer is what becomes of the volume's admin metadata.
-    pub(crate) async fn delete_snapshot(&self, snapshot: &Snapshot, volume: &Volume) -> Result<Metadata, Error> {
+    pub(crate) async fn delete_snapshot(&self, snapshot: &Snapshot, volume: &Volume) -> Result<SnapshotFacts, Error> {
         let mut info = self.read_info().await?;
         let id = snapshot.id.as_str();
         let Some(forward) = info.forward(id).map(str::to_owned) else {
-            self.remove_unrecorded(&names::overlay(&self.name, id), &info, volume).await?;
+            // A Python peer records an overlay only after the server writes into it: it may be in use.
+            if volume.attach_status != AttachStatus::Attached {
+                self.remove_unrecorded(&names::overlay(&self.name, id), &info, volume).await?;
+            }
             return self.format_facts(&info, volume).await;
         };
         let chain = self.chain(self.active(&info), volume).await?;
+        let mut useless = Vec::new();
         match chain.missing.as_deref() {
-            None => self.fold(&forward, &chain, &mut info, volume).await?,
+            None => {
+                useless = self.settle(&mut info, &chain.layers, id, volume).await?;
+                match attached::merge_of(&info, &chain.layers, id) {
+                    None => useless.extend(self.without_use(&info, &chain.layers, id).await?),
+                    Some(_) if volume.attach_status == AttachStatus::Attached => return Err(self.not_merged(id)),
+                    Some(_) => {
+                        self.fold(&forward, &chain, &mut info, volume).await?;
+                        useless.push(forward);
+                    }
+                }
+            }
             Some(missing) if missing == forward => self.mend(&forward, &chain, &mut info, volume).await?,
             Some(missing) => {
                 let path = self.path(missing);
@@ -117,22 +118,14 @@ impl Place<'_> {
         self.core.faults.at("delete.folded").await;
         self.write_info(&info).await?;
         self.core.faults.at("delete.recorded").await;
-        if info.active() != Some(forward.as_str()) && !info.files().any(|file| file == forward) {
-            self.remove(&forward).await?;
-        }
+        self.remove_all(&useless).await?;
         self.format_facts(&info, volume).await
     }
 
     /// Takes the overlay `forward` out of the chain, its data going into the file below.
     async fn fold(&self, forward: &str, chain: &Chain, info: &mut Info, volume: &Volume) -> Result<(), Error> {
-        let Some(layer) = chain.layers.iter().find(|layer| layer.file == forward) else {
-            // An earlier try has already taken it out.
-            return Ok(());
-        };
-        let Some(below) = layer.backing.as_deref() else {
-            // Everything was pulled up into it: there is no older content left that could be forgotten.
-            return Ok(());
-        };
+        let below = chain.layers.iter().find(|layer| layer.file == forward).and_then(|layer| layer.backing.as_deref());
+        let Some(below) = below else { return Ok(()) };
         let below_format = self.format_in(&chain.layers, below, volume).await?;
         self.commit(forward, below).await?;
         self.core.faults.at("delete.committed").await;
@@ -203,24 +196,36 @@ impl Place<'_> {
         Ok(())
     }
 
+    pub(super) async fn remove_all(&self, files: &[String]) -> Result<(), Error> {
+        for file in files {
+            self.remove(file).await?;
+        }
+        Ok(())
+    }
+
     /// The format that the row has to record: that of the active file.
-    async fn format_facts(&self, info: &Info, volume: &Volume) -> Result<Metadata, Error> {
-        let facts = |format: &str| Metadata::from([("format".to_owned(), format.to_owned())]);
+    pub(super) async fn format_facts(&self, info: &Info, volume: &Volume) -> Result<SnapshotFacts, Error> {
+        let mut facts = Metadata::new();
         match info.active() {
             // Never had a snapshot.
-            None => Ok(Metadata::new()),
-            Some(active) if active != self.name => Ok(facts(Format::Qcow2.as_str())),
+            None => {}
+            Some(active) if active != self.name => {
+                facts.insert("format".to_owned(), Format::Qcow2.to_string());
+                // A server has pulled everything up into an overlay: that is what the volume stands on now.
+                if self.stat(&self.name).await?.is_none() {
+                    facts.insert("base_format".to_owned(), Format::Qcow2.to_string());
+                }
+            }
             Some(active) => match volume.admin_metadata.get("base_format") {
-                Some(format) => Ok(facts(format)),
-                None => match self.layer(active, volume).await? {
-                    Some(Layer { format: Format::Raw, .. }) => {
-                        let mut facts = facts(Format::Raw.as_str());
+                Some(format) => drop(facts.insert("format".to_owned(), format.clone())),
+                None => {
+                    if let Some(Layer { format: Format::Raw, .. }) = self.layer(active, volume).await? {
+                        facts.insert("format".to_owned(), Format::Raw.to_string());
                         facts.insert("base_format".to_owned(), Format::Raw.to_string());
-                        Ok(facts)
                     }
-                    _ => Ok(Metadata::new()),
-                },
+                }
             },
         }
+        Ok(SnapshotFacts { volume_admin_metadata: facts, active: None })
     }
 }

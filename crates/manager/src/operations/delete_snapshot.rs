@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use scoria_db::{Expect, LoadedSnapshot, QuotaRelease, SnapshotChange, WorkerClaim};
+use scoria_drivers::SnapshotFacts;
 use scoria_model::{
-    Fault, FaultClass, MessageAction, MessageDetail, Metadata, ResourceType, Snapshot, SnapshotId, SnapshotStatus,
-    Volume, VolumeId,
+    Fault, FaultClass, MessageAction, MessageDetail, ResourceType, Snapshot, SnapshotId, SnapshotStatus, Volume,
+    VolumeId,
 };
 use serde_json::Value;
 
-use super::create_snapshot::record_format;
+use super::assistance::{self, Assistance, Outcome};
+use super::create_snapshot::record_active_file;
 use super::rows::{bearable, settled};
 use crate::args::Args;
 use crate::failure::{Failure, Interruption};
@@ -24,11 +26,14 @@ const ASKED: [SnapshotStatus; 2] = [SnapshotStatus::Deleting, SnapshotStatus::Un
 
 struct Delete<'a> {
     manager: &'a VolumeManager,
+    job: &'a Job,
     loaded: LoadedSnapshot,
     volume: Volume,
     claim: WorkerClaim,
     unmanage: bool,
-    volume_admin_metadata: Metadata,
+    /// The server of an attached volume never wrote into the snapshot's overlay.
+    is_unused: bool,
+    facts: SnapshotFacts,
 }
 
 pub(super) async fn run(manager: &Arc<VolumeManager>, job: &Job, mut args: Args) -> Result<Value, Failure> {
@@ -89,9 +94,10 @@ pub(super) async fn delete_locked(
     let status = snapshot.status.to_string();
     let claim = manager.claim(job, ResourceType::Snapshot, id.as_str(), &status, loaded.worker.as_ref()).await?;
     manager.notify_snapshot(&job.context, snapshot, &volume, "delete.start");
-    let mut delete = Delete { manager, loaded, volume, claim, unmanage, volume_admin_metadata: Metadata::new() };
+    let mut delete =
+        Delete { manager, job, loaded, volume, claim, unmanage, is_unused: false, facts: SnapshotFacts::default() };
     let outcome = match bearable(&delete.claim) {
-        Ok(()) => steps::run(&mut delete, &[&RemoveSnapshot, &RecordFormat, &Destroy], held).await,
+        Ok(()) => steps::run(&mut delete, &[&MergeInServer, &RemoveSnapshot, &RecordActiveFile, &Destroy], held).await,
         unbearable => unbearable,
     };
     match outcome {
@@ -109,13 +115,19 @@ impl Delete<'_> {
         &self.loaded.snapshot
     }
 
+    /// As the operation found it, or as nova-compute has reported a failure, which the files may know better.
+    fn expected(&self) -> Expect<'_, SnapshotStatus> {
+        Expect { status: [ASKED.as_slice(), &[SnapshotStatus::ErrorDeleting]].concat(), worker: Some(&self.claim) }
+    }
+
     /// A snapshot that is busy goes back to `available`, and the caller hears nothing of it.
     async fn failed(&mut self, job: &Job, fault: Fault, held: &Held) -> Result<Value, Failure> {
         held.check_alive("fail")?;
         let busy = fault.class == FaultClass::SnapshotIsBusy;
         let status = if busy { SnapshotStatus::Available } else { SnapshotStatus::ErrorDeleting };
-        let change = SnapshotChange { status: Some(status.clone()), ..SnapshotChange::default() };
-        let expect = Expect { status: ASKED.to_vec(), worker: Some(&self.claim) };
+        let progress = Some(Some("100%".to_owned()));
+        let change = SnapshotChange { progress, ..SnapshotChange::status(status.clone()) };
+        let expect = self.expected();
         let id = &self.snapshot().id;
         let swap = self.manager.db.snapshot_finish(id, &expect, &change, Some(&self.claim)).await?;
         settled(swap, &[status.as_str()])?;
@@ -134,6 +146,37 @@ impl Delete<'_> {
     }
 }
 
+/// Has the server of an attached volume merge the files that only it can.
+struct MergeInServer;
+
+#[async_trait]
+impl<'a> Step<Delete<'a>> for MergeInServer {
+    fn name(&self) -> &'static str {
+        "merge in server"
+    }
+
+    async fn run(&self, delete: &mut Delete<'a>, held: &Held) -> Result<(), Failure> {
+        delete.manager.require_driver()?;
+        let (manager, snapshot, volume) = (delete.manager, &delete.loaded.snapshot, &delete.volume);
+        let Some(assisted) = assistance::of(manager, volume).filter(|_| !delete.unmanage) else { return Ok(()) };
+        if assisted.is_taken_up(&held.work, snapshot, volume).await? == Some(false) {
+            delete.is_unused = true;
+            return Ok(());
+        }
+        let Some(merge) = assisted.merge_of(&held.work, snapshot, volume).await? else { return Ok(()) };
+        let assistance = Assistance { manager, job: delete.job, held, snapshot: &snapshot.id, claim: &delete.claim };
+        match assistance.merge(&merge, volume).await? {
+            Outcome::Done => Ok(()),
+            Outcome::NotDone(fault) => Err(fault.into()),
+            // The files tell.
+            Outcome::Unknown(fault) => match assisted.merge_of(&held.work, snapshot, volume).await? {
+                None => Ok(()),
+                Some(_) => Err(fault.into()),
+            },
+        }
+    }
+}
+
 /// Has the driver take the snapshot out of the chain.
 struct RemoveSnapshot;
 
@@ -148,24 +191,27 @@ impl<'a> Step<Delete<'a>> for RemoveSnapshot {
         if delete.unmanage {
             return Ok(());
         }
-        let facts = delete.manager.driver.delete_snapshot(&held.work, delete.snapshot(), &delete.volume).await?;
-        delete.volume_admin_metadata = facts.volume_admin_metadata;
+        let (driver, snapshot, volume) = (&delete.manager.driver, delete.snapshot(), &delete.volume);
+        let facts = match assistance::of(delete.manager, volume) {
+            Some(assisted) if delete.is_unused => assisted.withdraw_snapshot(&held.work, snapshot, volume).await?,
+            _ => driver.delete_snapshot(&held.work, snapshot, volume).await?,
+        };
+        delete.facts = facts;
         Ok(())
     }
 }
 
 /// With the last snapshot gone the volume's active file is its base again.
-struct RecordFormat;
+struct RecordActiveFile;
 
 #[async_trait]
-impl<'a> Step<Delete<'a>> for RecordFormat {
+impl<'a> Step<Delete<'a>> for RecordActiveFile {
     fn name(&self) -> &'static str {
-        "record format"
+        "record active file"
     }
 
     async fn run(&self, delete: &mut Delete<'a>, _held: &Held) -> Result<(), Failure> {
-        let changed = delete.volume_admin_metadata.clone();
-        record_format(delete.manager, &mut delete.volume, &changed).await
+        record_active_file(delete.manager, &mut delete.volume, &delete.facts).await
     }
 }
 
@@ -182,7 +228,7 @@ impl<'a> Step<Delete<'a>> for Destroy {
         if delete.loaded.snapshot.deleted {
             return Ok(());
         }
-        let expect = Expect { status: ASKED.to_vec(), worker: Some(&delete.claim) };
+        let expect = delete.expected();
         let (id, quota) = (&delete.loaded.snapshot.id, delete.quota());
         settled(
             delete.manager.db.snapshot_destroy(id, &expect, quota.as_ref(), Some(&delete.claim)).await?,

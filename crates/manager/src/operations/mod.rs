@@ -1,6 +1,7 @@
 //! The operations, one file each, and the table that leads to them.
 
 mod abandon;
+mod assistance;
 mod attach_detach;
 mod attachments;
 mod connections;

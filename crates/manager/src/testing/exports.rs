@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use scoria_drivers::{
-    BackendStats, Capabilities, ConnectionInfo, DriverInfo, Error, LocalDriver, SnapshotFacts, VolumeDriver,
-    VolumeFacts, Work,
+    AssistedSnapshots, BackendStats, Capabilities, ConnectionInfo, DriverInfo, Error, LocalDriver, SnapshotFacts,
+    VolumeDriver, VolumeFacts, Work,
 };
 use scoria_model::{Connector, Snapshot, Volume, VolumeId};
 
@@ -74,6 +74,9 @@ impl VolumeDriver for Exporting {
     }
     async fn delete_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<SnapshotFacts, Error> {
         self.driver.delete_snapshot(work, snapshot, volume).await
+    }
+    fn assisted_snapshots(&self) -> Option<&dyn AssistedSnapshots> {
+        self.driver.assisted_snapshots()
     }
     async fn revert_to_snapshot(&self, work: &Work, snapshot: &Snapshot, volume: &Volume) -> Result<(), Error> {
         self.driver.revert_to_snapshot(work, snapshot, volume).await

@@ -1,5 +1,6 @@
 //! Tests of the manager in a small world: SQLite, locks and broker in the process, a directory as the share.
 
+mod attached;
 mod budgets;
 mod clock;
 mod connections;
@@ -9,6 +10,7 @@ mod holding;
 mod isolation;
 mod laws;
 mod log;
+mod nova;
 mod operations;
 pub(crate) mod script;
 mod serving;

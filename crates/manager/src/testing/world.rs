@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use scoria_compute::Compute;
 use scoria_coordination::providers::MemoryProvider;
 use scoria_coordination::{Coordinator, LockRequest, LockSet};
 use scoria_db::Database;
@@ -17,6 +18,7 @@ use tempfile::TempDir;
 
 use super::clock::ClockedProvider;
 use super::exports::Exporting;
+use super::nova::ServersWithNova;
 use crate::failure::Failure;
 use crate::held::Job;
 use crate::manager::{Parts, VolumeManager};
@@ -42,6 +44,7 @@ pub(crate) struct World {
     pub(crate) db: Database,
     pub(crate) broker: MemoryBroker,
     pub(crate) driver: Arc<Exporting>,
+    pub(crate) nova: Arc<ServersWithNova>,
     locks: Coordinator,
     clocked: ClockedProvider,
     provider: Arc<MemoryProvider>,
@@ -55,13 +58,25 @@ impl World {
 
     /// A world whose manager has other options than the usual ones.
     pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
-        let world = Self::not_started(change).await;
+        Self::started(Self::not_started(change).await).await
+    }
+
+    /// A world without Nova.
+    pub(crate) async fn without_nova() -> Self {
+        Self::started(Self::assemble(|_| {}, false).await).await
+    }
+
+    async fn started(world: Self) -> Self {
         world.manager.start().await.unwrap();
         assert!(world.manager.is_driver_ready());
         world
     }
 
     pub(crate) async fn not_started(change: impl FnOnce(&mut Options)) -> Self {
+        Self::assemble(change, true).await
+    }
+
+    async fn assemble(change: impl FnOnce(&mut Options), with_nova: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite:///{}", dir.path().join("scoria.sqlite").display());
         let db = Database::connect(&scoria_db::Options::new(url)).await.unwrap();
@@ -70,6 +85,7 @@ impl World {
         std::fs::create_dir(&share).unwrap();
         let executor = Executor::new(None, std::time::Duration::from_secs(60));
         let driver = Arc::new(Exporting::new(LocalDriver::new(LocalOptions::new(&share), executor).unwrap()));
+        let nova = Arc::new(ServersWithNova::new(db.clone(), share));
         let provider = Arc::new(MemoryProvider::new());
         let clocked = ClockedProvider::new(provider.clone());
         let locks = Coordinator::new(Arc::new(clocked.clone()));
@@ -81,6 +97,7 @@ impl World {
             db: db.clone(),
             locks: locks.clone(),
             driver: driver.clone(),
+            compute: with_nova.then(|| nova.clone() as Arc<dyn Compute>),
             transport: broker.transport(),
             log: Arc::new(NoLog),
             tasks: Tasks::new(),
@@ -91,7 +108,7 @@ impl World {
         });
         let ending = clocked.clone();
         manager.script.on_lease_end(move || ending.leases_are_over());
-        Self { manager, db, broker, driver, locks, clocked, provider, dir }
+        Self { manager, db, broker, driver, nova, locks, clocked, provider, dir }
     }
 
     /// Locks that another instance takes on the same lock service.
@@ -151,6 +168,7 @@ impl World {
             db: self.db.clone(),
             locks: Coordinator::new(Arc::new(self.provider.another(host))),
             driver: Arc::new(driver),
+            compute: Some(self.nova.clone()),
             transport: self.broker.transport(),
             log: Arc::new(NoLog),
             tasks: Tasks::new(),
