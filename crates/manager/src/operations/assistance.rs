@@ -10,7 +10,7 @@ use std::time::Duration;
 use scoria_compute::{Compute, Error};
 use scoria_db::{Expect, SnapshotChange, WorkerClaim};
 use scoria_drivers::{AssistedSnapshots, Merge};
-use scoria_model::{AttachStatus, Attachment, Fault, FaultClass, SnapshotId, SnapshotStatus, Volume};
+use scoria_model::{AttachStatus, Attachment, Fault, FaultClass, Snapshot, SnapshotId, SnapshotStatus, Volume};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -48,6 +48,11 @@ pub(super) struct Assistance<'a> {
     pub(super) held: &'a Held,
     pub(super) snapshot: &'a SnapshotId,
     pub(super) claim: &'a WorkerClaim,
+}
+
+/// Whether a server may have been asked to write into the overlay of a snapshot that is being made.
+pub(super) fn was_asked(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.progress.as_deref(), Some(ASKED_TO_SWITCH | DONE))
 }
 
 /// The driver's part for volumes that servers have open; `None` when this one has no need of it.

@@ -30,7 +30,7 @@ struct Create<'a> {
     volume: Volume,
     claim: WorkerClaim,
     facts: SnapshotFacts,
-    /// The server may have begun to.
+    /// The server of an attached volume may write into the overlay.
     is_taken_up: bool,
     /// The driver would not even begin: there is nothing to take back.
     refused: bool,
@@ -83,11 +83,12 @@ async fn create_locked(manager: &VolumeManager, job: &Job, id: &SnapshotId, held
     let mut create = Create {
         manager,
         job,
+        // An earlier try may have come that far.
+        is_taken_up: assistance::was_asked(&snapshot),
         snapshot,
         volume,
         claim,
         facts: SnapshotFacts::default(),
-        is_taken_up: false,
         refused: false,
     };
     let steps: [&dyn Step<Create<'_>>; 5] =

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::laws::{Case, judge};
 use super::nova::Answer;
 use super::operations::Made;
+use super::script::Trial;
 use super::world::{World, request};
 use crate::failure::Failure;
 
@@ -192,6 +193,23 @@ async fn of_a_merge_the_files_tell_more_than_the_report() {
         assert_eq!(left.map(|row| row.status), (!gone).then_some(SnapshotStatus::ErrorDeleting));
         world.nothing_left_over().await;
     }
+}
+
+#[tokio::test]
+async fn what_an_earlier_try_has_asked_for_is_not_taken_back() {
+    let world = World::new().await;
+    let snapshot = world.snapshot_row(&attached(&world).await).await;
+    // The process dies when the server has switched; whoever carries on fails before that step.
+    world.manager.script.set(Trial::ReplyLostAt(2));
+    world.run(&create_request(&snapshot)).await.unwrap_err();
+    assert_eq!(world.nova.asked().len(), 1);
+    world.manager.script.set(Trial::FailAt(1));
+    let failure = world.run(&create_request(&snapshot)).await.unwrap_err();
+    assert!(matches!(failure, Failure::Fault(_)), "{failure}");
+    assert_eq!(row(&world, &snapshot).await.status, SnapshotStatus::Error);
+    assert!(world.files().contains(&overlay(&snapshot)), "the server writes into it");
+    assert_eq!(active(&world, &snapshot), overlay(&snapshot));
+    world.nothing_left_over().await;
 }
 
 #[tokio::test]
