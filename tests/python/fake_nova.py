@@ -350,7 +350,7 @@ class FakeNova:
                 self.report(job.snapshot_id, {"status": status, "progress": "90%"})
         except Exception as error:
             # Nova logs it and goes on.
-            self.unheard.append(error)
+            self.unheard.append((job.kind, error))
         finally:
             job.ended.set()
 
