@@ -15,9 +15,12 @@ fn on_version(version: &str) {
 
 /// The tests that the driver crate's suite has.
 fn names() -> Vec<String> {
-    let suite = std::fs::read_to_string(repository().join("crates/drivers/src/conformance.rs")).unwrap();
     let name = |line: &str| Some(line.strip_prefix("pub async fn ")?.split('(').next()?.to_owned());
-    suite.lines().filter_map(name).collect()
+    let names = |file: &str| {
+        let suite = std::fs::read_to_string(repository().join("crates/drivers/src").join(file)).unwrap();
+        suite.lines().filter_map(name).collect::<Vec<_>>()
+    };
+    [names("conformance.rs"), names("conformance/attached.rs")].concat()
 }
 
 #[test]

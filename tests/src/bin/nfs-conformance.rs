@@ -42,6 +42,8 @@ suite! {
     deleting_a_snapshot_may_die_anywhere
     an_extend_and_a_delete_may_die_anywhere
     an_older_token_is_refused
+    attached_snapshots_go_in_any_order
+    what_a_server_merged_is_settled_later
     a_snapshot_that_no_server_took_up_is_taken_back
 }
 
