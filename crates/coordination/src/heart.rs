@@ -14,6 +14,9 @@ use crate::Error;
 #[derive(Debug, Clone)]
 pub(crate) struct Heart {
     handle: Handle,
+    /// The executor of whoever started it.
+    #[allow(dead_code, reason = "not every lock service can have requests and beats apart")]
+    callers: Handle,
     tasks: Tasks,
     /// Ends the thread when the last clone goes.
     _ends: Option<std::sync::Arc<oneshot::Sender<()>>>,
@@ -23,7 +26,7 @@ pub(crate) struct Heart {
 }
 
 impl Heart {
-    /// Starts the thread.
+    /// Starts the thread. Called on the executor that locks are going to be taken on.
     pub(crate) fn start(kind: &'static str) -> Result<Self, Error> {
         let failed = |error| Error::Unavailable(format!("the thread for beats cannot be started: {error}"));
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -34,6 +37,7 @@ impl Heart {
             .spawn(move || runtime.block_on(async { drop(ended.await) }))
             .map_err(failed)?;
         Ok(Self {
+            callers: Handle::try_current().unwrap_or_else(|_| handle.clone()),
             handle,
             tasks: Tasks::new(),
             _ends: Some(std::sync::Arc::new(ends)),
@@ -51,12 +55,20 @@ impl Heart {
     /// As [`Heart::here`]; what runs on it runs only while the gate is open.
     #[cfg(test)]
     pub(crate) fn behind(gate: &crate::simulation::Gate) -> Self {
-        Self { handle: Handle::current(), tasks: Tasks::new(), _ends: None, gate: gate.clone() }
+        let handle = Handle::current();
+        Self { callers: handle.clone(), handle, tasks: Tasks::new(), _ends: None, gate: gate.clone() }
     }
 
     /// The same thread for another group of tasks, which is stopped by itself.
     pub(crate) fn branch(&self) -> Self {
         Self { tasks: Tasks::new(), ..self.clone() }
+    }
+
+    /// The executor on which locks are taken: a connection for their requests belongs there, so that no thread has to wake another
+    /// one. Beats never go over it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn callers(&self) -> &Handle {
+        &self.callers
     }
 
     /// Cancelled by [`Heart::stop`].
@@ -66,7 +78,17 @@ impl Heart {
 
     /// Runs something in the background. It should end with [`Heart::stopping`].
     pub(crate) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        let _on_this_thread = self.handle.enter();
+        self.spawn_on(&self.handle, name, future);
+    }
+
+    /// As [`Heart::spawn`], beside the callers.
+    #[cfg(feature = "database")]
+    pub(crate) fn spawn_beside_callers(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_on(&self.callers, name, future);
+    }
+
+    fn spawn_on(&self, executor: &Handle, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let _there = executor.enter();
         #[cfg(test)]
         let future = self.gate.behind(future);
         drop(self.tasks.spawn(name, future));

@@ -13,8 +13,10 @@ use crate::lock_watch::{self, Wakes};
 use crate::url::ConnectionUrl;
 use crate::{Database, Dialect, Error, Options, Result};
 
-/// Connections for locks. They are few, and apart from the others, which may all be busy when a lock has to be extended.
+/// Connections for locks. They are few, and apart from the others, which may all be busy when a lock has to be taken.
 const CONNECTIONS: u32 = 8;
+/// Connections for what keeps locks alive: beats and a sweep.
+const BEATING: u32 = 2;
 
 /// A statement that lost against another one (a deadlock, a Galera node that certified the other) is tried again so often.
 const TRIES: u32 = 30;
@@ -30,15 +32,46 @@ const AT_ONCE: usize = 512;
 
 type Answer<T> = std::result::Result<T, LockTableError>;
 
-/// Locks in the table `scoria_locks` of a database. It has its own connections, made by the executor that uses it first.
+/// Locks in the table `scoria_locks` of a database. It has its own connections, made by the executors that use it first: those
+/// that keep locks alive, for which [`LockTable::check`], [`LockTable::extend`] and [`LockTable::sweep`] are called, may be another
+/// one than the callers'.
 pub struct DatabaseLocks {
     options: Options,
     dialect: Dialect,
-    database: Mutex<Option<Database>>,
+    requests: Connections,
+    beats: Connections,
     /// Whether the server can return what an upsert has made: all but MySQL (MariaDB can).
     returning: OnceLock<bool>,
     pub(crate) wakes: Arc<Wakes>,
     trips: AtomicU64,
+}
+
+/// Connections that are made when they are first used.
+#[derive(Default)]
+struct Connections(Mutex<Option<Database>>);
+
+impl Connections {
+    fn current(&self) -> std::sync::MutexGuard<'_, Option<Database>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, options: &Options, most: u32) -> Result<Database> {
+        let mut current = self.current();
+        if let Some(database) = &*current {
+            return Ok(database.clone());
+        }
+        let options = Options { max_pool_size: most, max_overflow: 0, ..options.clone() };
+        let database = Database::unconnected(&options, UP_TO_DATE)?;
+        *current = Some(database.clone());
+        Ok(database)
+    }
+
+    async fn close(&self) {
+        let database = self.current().take();
+        if let Some(database) = database {
+            database.close().await;
+        }
+    }
 }
 
 impl std::fmt::Debug for DatabaseLocks {
@@ -62,9 +95,10 @@ impl DatabaseLocks {
             ));
         }
         Ok(Self {
-            options: Options { max_pool_size: CONNECTIONS, max_overflow: 0, ..options.clone() },
+            options: options.clone(),
             dialect: url.dialect,
-            database: Mutex::default(),
+            requests: Connections::default(),
+            beats: Connections::default(),
             returning: OnceLock::new(),
             wakes: Arc::default(),
             trips: AtomicU64::new(0),
@@ -87,18 +121,9 @@ impl DatabaseLocks {
         self.trips.load(Ordering::Relaxed)
     }
 
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<Database>> {
-        self.database.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+    /// For callers.
     pub(crate) fn database(&self) -> Result<Database> {
-        let mut current = self.current();
-        if let Some(database) = &*current {
-            return Ok(database.clone());
-        }
-        let database = Database::unconnected(&self.options, UP_TO_DATE)?;
-        *current = Some(database.clone());
-        Ok(database)
+        self.requests.get(&self.options, CONNECTIONS)
     }
 
     /// Whether an upsert can return its row.
@@ -113,8 +138,26 @@ impl DatabaseLocks {
         Ok(*self.returning.get_or_init(|| version.to_ascii_lowercase().contains("mariadb")))
     }
 
+    /// Runs a caller's call.
+    async fn run<T, F, Fut>(&self, call: F) -> Answer<T>
+    where
+        F: FnMut(Database) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+    {
+        self.run_on(|| self.database(), call).await
+    }
+
+    /// Runs a call that keeps locks alive.
+    async fn beat<T, F, Fut>(&self, call: F) -> Answer<T>
+    where
+        F: FnMut(Database) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+    {
+        self.run_on(|| self.beats.get(&self.options, BEATING), call).await
+    }
+
     /// Runs a call, again if the server has undone it for the sake of another one.
-    async fn run<T, F, Fut>(&self, mut call: F) -> Answer<T>
+    async fn run_on<T, F, Fut>(&self, database: impl Fn() -> Result<Database> + Send, mut call: F) -> Answer<T>
     where
         F: FnMut(Database) -> Fut + Send,
         Fut: Future<Output = Result<T>> + Send,
@@ -122,7 +165,7 @@ impl DatabaseLocks {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut left = TRIES;
         loop {
-            let outcome = match self.database() {
+            let outcome = match database() {
                 Ok(database) => {
                     let before = database.round_trips();
                     let outcome = call(database.clone()).await;
@@ -174,7 +217,7 @@ impl LockTable for DatabaseLocks {
     }
 
     async fn check(&self) -> Answer<()> {
-        self.run(|db| async move { db.fetch_optional::<(i64,)>(&rows::check(db.dialect())).await.map(drop) }).await
+        self.beat(|db| async move { db.fetch_optional::<(i64,)>(&rows::check(db.dialect())).await.map(drop) }).await
     }
 
     async fn take(&self, wish: &LockWish, time_to_live: Duration) -> Answer<LockAnswer> {
@@ -209,7 +252,7 @@ impl LockTable for DatabaseLocks {
         let life = time_to_live.min(rows::LONGEST_LIFE);
         let mut ours = Vec::with_capacity(held.len());
         for some in held.chunks(AT_ONCE) {
-            let there = self.run(|db| async move {
+            let there = self.beat(|db| async move {
                 let extend = rows::extend(db.dialect(), some, life);
                 if db.dialect() != Dialect::MySql {
                     return db.fetch_all::<(String,)>(&extend).await.map(Some);
@@ -263,19 +306,19 @@ impl LockTable for DatabaseLocks {
     }
 
     async fn sweep(&self) -> Answer<()> {
-        self.run(|db| async move { db.execute(&rows::sweep(db.dialect())).await.map(drop) }).await
+        self.beat(|db| async move { db.execute(&rows::sweep(db.dialect())).await.map(drop) }).await
     }
 
     fn renew(&self) {
-        drop(self.current().take());
+        for connections in [&self.requests, &self.beats] {
+            drop(connections.current().take());
+        }
     }
 
     async fn close(&self) {
         self.wakes.close().await;
-        let database = self.current().take();
-        if let Some(database) = database {
-            database.close().await;
-        }
+        self.requests.close().await;
+        self.beats.close().await;
     }
 }
 

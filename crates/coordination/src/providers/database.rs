@@ -63,7 +63,7 @@ pub(super) async fn open(url: &BackendUrl<'_>, options: &Options) -> Result<Arc<
         table,
         heart: heart.clone(),
     });
-    if let Err(error @ Error::Config(_)) = store.ask(|table| async move { table.check().await }).await {
+    if let Err(error @ Error::Config(_)) = store.beat(|table| async move { table.check().await }).await {
         heart.stop().await;
         return Err(error);
     }
@@ -72,7 +72,7 @@ pub(super) async fn open(url: &BackendUrl<'_>, options: &Options) -> Result<Arc<
     heart.spawn("lock-table", async move {
         let connect = || async {
             let failures = linked.failures.subscribe();
-            linked.ask(|table| async move { table.check().await }).await?;
+            linked.beat(|table| async move { table.check().await }).await?;
             Ok(Reached { table: linked.table.clone(), failures, answer_within: linked.answer_within() })
         };
         linked.link.supervise(&options, stop, connect).await;
@@ -80,7 +80,8 @@ pub(super) async fn open(url: &BackendUrl<'_>, options: &Options) -> Result<Arc<
     Ok(Arc::new(provider))
 }
 
-/// The table as a store of leases. All calls run on the heart's thread, where the connections live.
+/// The table as a store of leases. Calls run where the connections for them live: beats and looks on the heart's thread, those
+/// of callers on their executor.
 #[derive(Debug)]
 struct TableStore {
     table: Arc<dyn LockTable>,
@@ -132,9 +133,34 @@ impl TableStore {
         self.time_to_live / 3
     }
 
-    /// Runs a call on the heart's thread. It goes on there when nobody waits for it any more; what takes too long costs the
-    /// connections, which nobody can tell from dead ones.
+    /// Runs a call beside the callers.
     async fn ask<T, F>(&self, call: impl FnOnce(Arc<dyn LockTable>) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, LockTableError>> + Send + 'static,
+    {
+        let (call, answered) = self.call(call);
+        self.heart.spawn_beside_callers("lock-table-call", call);
+        self.answer(answered).await
+    }
+
+    /// Runs a call on the heart's thread.
+    async fn beat<T, F>(&self, call: impl FnOnce(Arc<dyn LockTable>) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, LockTableError>> + Send + 'static,
+    {
+        let (call, answered) = self.call(call);
+        self.heart.spawn("lock-table-beat", call);
+        self.answer(answered).await
+    }
+
+    /// A call that goes on when nobody waits for it any more; what takes too long costs the connections, which nobody can tell from
+    /// dead ones.
+    fn call<T, F>(
+        &self,
+        call: impl FnOnce(Arc<dyn LockTable>) -> F,
+    ) -> (impl Future<Output = ()> + Send + 'static, oneshot::Receiver<Result<T, LockTableError>>)
     where
         T: Send + 'static,
         F: Future<Output = Result<T, LockTableError>> + Send + 'static,
@@ -142,7 +168,7 @@ impl TableStore {
         let (answer, answered) = oneshot::channel();
         let (call, limit, table) = (call(self.table.clone()), self.answer_within(), self.table.clone());
         let failures = self.failures.clone();
-        self.heart.spawn("lock-table-call", async move {
+        let call = async move {
             let outcome = timeout(limit, call).await.unwrap_or_else(|_| {
                 table.renew();
                 Err(LockTableError::Unavailable(silent(limit)))
@@ -151,7 +177,11 @@ impl TableStore {
                 failures.send_replace(why.clone());
             }
             let _ = answer.send(outcome);
-        });
+        };
+        (call, answered)
+    }
+
+    async fn answer<T>(&self, answered: oneshot::Receiver<Result<T, LockTableError>>) -> Result<T, Error> {
         match answered.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(LockTableError::Refused(why))) => Err(Error::Config(why)),
@@ -230,7 +260,7 @@ impl LeaseStore for TableStore {
             let held: Vec<_> = claims.iter().map(|claim| (claim.name.as_str(), claim.id.as_str())).collect();
             table.extend(&held, life).await
         };
-        let ours = self.ask(call).await?;
+        let ours = self.beat(call).await?;
         Ok(ours.into_iter().map(|ours| ours.then_some(sent + life)).collect())
     }
 
@@ -250,7 +280,7 @@ impl LeaseStore for TableStore {
         let eye = self.ask(|table| async move { table.watch(&name).await }).await?;
         let (wake, woken) = watch::channel(());
         let stop = self.heart.stopping();
-        self.heart.spawn("lock-watch", async move {
+        self.heart.spawn_beside_callers("lock-watch", async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}

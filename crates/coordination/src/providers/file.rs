@@ -2,6 +2,7 @@
 //!
 //! Contract: `tooz/drivers/file.py: FileDriver`, `fasteners/process_lock.py: InterProcessLock`.
 
+use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use scoria_runtime::CancellationToken;
 
 use crate::name::bare;
+use crate::providers::courtesy::Courtesy;
 use crate::turns::{Turn, Turns};
 use crate::url::BackendUrl;
 use crate::{
@@ -18,6 +20,7 @@ use crate::{
 };
 
 use table::{Table, Wanted};
+use wake::{Wake, Wakes};
 use worker::Worker;
 
 mod lock_file;
@@ -25,6 +28,7 @@ mod mount;
 mod peers;
 mod register;
 mod table;
+mod wake;
 mod watch;
 mod worker;
 
@@ -32,6 +36,8 @@ mod worker;
 /// `fasteners/process_lock.py: InterProcessLock.acquire`.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// How long whoever is told that a lock was given back leaves it to those of other processes who have waited longer.
+const HEAD_START: Duration = Duration::from_millis(2);
 
 /// Record locks on the files of a directory.
 ///
@@ -50,13 +56,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 ///
 ///
 /// Its reach is one machine, or the cluster when the directory is on a network file system whose locks the server keeps.
-/// Within an instance waiters are served in order; other processes are polled for, as Python polls.
+/// Within an instance waiters are served in order. What other processes give back the kernel tells on a local file system, while
+/// on others it is looked for, as Python does everywhere; both are left room to come in.
 #[derive(Debug)]
 pub struct FileProvider {
     shared: Arc<Shared>,
     instance: String,
+    directory: PathBuf,
     scope: Scope,
     turns: Turns,
+    /// Where waiters are told.
+    wakes: Option<Wakes>,
     closed: CancellationToken,
     next: AtomicU64,
 }
@@ -69,6 +79,7 @@ struct Shared {
     down: Mutex<Option<String>>,
     /// Parent of the loss tokens of everything held.
     all: Mutex<CancellationToken>,
+    courtesy: Courtesy,
 }
 
 impl FileProvider {
@@ -112,16 +123,33 @@ impl FileProvider {
             worker.set_local();
         }
         let scope = file_system.scope;
-        let shared = Arc::new(Shared { worker, down: Mutex::default(), all: Mutex::default() });
+        let (wakes, wakes_within) =
+            if file_system.local { (Some(Wakes::default()), Duration::ZERO) } else { (None, LONGEST_PAUSE) };
+        let peers_poll = Some(LONGEST_PAUSE).filter(|_| !options.exclusive_directory);
+        let courtesy = Courtesy::new(wakes_within, peers_poll);
+        let shared = Arc::new(Shared { worker, down: Mutex::default(), all: Mutex::default(), courtesy });
         watch::start(&shared, scope, options.heartbeat)?;
         Ok(Self {
             shared,
             instance: options.instance.clone(),
+            directory,
             scope,
             turns: Turns::default(),
+            wakes,
             closed: CancellationToken::new(),
             next: AtomicU64::new(0),
         })
+    }
+}
+
+impl FileProvider {
+    /// Somebody who tells when a lock file is closed, where there is one to be had.
+    fn wake(&self, name: &str) -> Option<Wake> {
+        self.wakes
+            .as_ref()?
+            .on(&self.directory.join(name))
+            .inspect_err(|error| tracing::debug!(%error, lock = bare(name), "looking for it instead of being told"))
+            .ok()
     }
 }
 
@@ -177,7 +205,11 @@ impl Provider for FileProvider {
         let turn = self.turns.take_within(name, mode, wait).await.ok_or_else(busy)?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let claim = Claim { shared: self.shared.clone(), id, given_back: false };
+        if let WaitPolicy::Until(deadline) = wait {
+            self.shared.courtesy.stand_back(name, deadline).await;
+        }
         let mut pause = PAUSE;
+        let mut wake = None;
         loop {
             if self.closed.is_cancelled() {
                 return Err(Error::Closed);
@@ -188,14 +220,34 @@ impl Provider for FileProvider {
             if self.shared.worker.run(move |table| table.try_lock(&wanted)).await?? {
                 return Ok(Box::new(FileLock { claim, turn, name: name.to_owned(), lost }));
             }
-            match wait {
-                WaitPolicy::Until(deadline) if !deadline.has_passed() => tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = deadline.wait() => {}
-                },
+            self.shared.courtesy.seen_others(name);
+            let deadline = match wait {
+                WaitPolicy::Until(deadline) if !deadline.has_passed() => deadline,
                 _ => return Err(busy()),
+            };
+            if wake.is_none() {
+                wake = self.wake(name);
+                if wake.is_some() {
+                    // It may have been given back before anybody told us.
+                    continue;
+                }
             }
-            pause = (pause + PAUSE).min(LONGEST_PAUSE);
+            let told = async {
+                match &mut wake {
+                    Some(wake) => wake.told().await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                same_file = told => {
+                    wake = wake.filter(|_| same_file);
+                    if self.shared.worker.run(move |table| table.others_wait_longer(id)).await? {
+                        tokio::time::sleep(HEAD_START).await;
+                    }
+                }
+                () = tokio::time::sleep(pause) => pause = (pause + PAUSE).min(LONGEST_PAUSE),
+                () = deadline.wait() => {}
+            }
         }
     }
 
@@ -283,6 +335,7 @@ impl HeldLock for FileLock {
     async fn release(self: Box<Self>) -> Result<(), Error> {
         let Self { claim, turn, name, lost } = *self;
         let told = lost.is_cancelled();
+        claim.shared.courtesy.released(&name);
         let result = claim.give_back().await;
         drop(turn);
         match result? {
@@ -322,4 +375,31 @@ mod tests {
     }
 
     crate::conformance_suite!(OnThread(tempfile::tempdir().unwrap()));
+
+    /// Whoever has just given a lock back is always first where nobody leaves room: others got one turn in two hundred.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn instances_that_want_the_same_lock_have_it_by_turns() {
+        const INSTANCES: usize = 3;
+        let directory = tempfile::tempdir().unwrap();
+        let end = tokio::time::Instant::now() + Duration::from_secs(2);
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..INSTANCES {
+            let options = Options { instance: number.to_string(), ..Options::default() };
+            let provider = FileProvider::in_directory(directory.path(), &options).await.unwrap();
+            tasks.spawn(async move {
+                let mut turns = 0;
+                while tokio::time::Instant::now() < end {
+                    let wait = WaitPolicy::Until(scoria_runtime::Deadline::NEVER);
+                    let lock = provider.acquire("cinder-a", Mode::Exclusive, &Owner::default(), wait).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    lock.release().await.unwrap();
+                    turns += 1;
+                }
+                turns
+            });
+        }
+        let turns = tasks.join_all().await;
+        let (least, most) = (turns.iter().min().unwrap(), turns.iter().max().unwrap());
+        assert!(*least > 20 && most / least < 4, "{turns:?}");
+    }
 }

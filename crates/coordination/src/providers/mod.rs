@@ -7,6 +7,7 @@ use crate::{Error, Options, Provider};
 
 #[cfg(any(feature = "mysql", feature = "postgresql"))]
 mod advisory;
+mod courtesy;
 #[cfg(feature = "database")]
 mod database;
 #[cfg(feature = "etcd")]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Gate, Simulation, World, under_seeds};
 use crate::heart::Heart;
 use crate::lease::Lease;
-use crate::providers::queued::{Contender, Entered, QueueStore, QueuedProvider, Session, Ticket, have_it};
+use crate::providers::queued::{Contender, Entered, Gone, QueueStore, QueuedProvider, Session, Ticket, have_it};
 use crate::{Error, Features, Health, Holder, Listing, Mode, Order, Provider, WaitPolicy};
 
 /// How long the service keeps a session that it hears nothing of.
@@ -224,7 +224,7 @@ impl QueueStore for Store {
         self.ask(session, find).await
     }
 
-    async fn gone(&self, session: &Session, _name: &str, contender: &Contender) -> Result<(), Error> {
+    async fn gone(&self, session: &Session, _name: &str, contender: &Contender) -> Result<Gone, Error> {
         let order = contender.order;
         self.ask(session, |_| ()).await?;
         loop {
@@ -240,7 +240,7 @@ impl QueueStore for Store {
                 () = tokio::time::sleep_until(until) => {}
             }
         }
-        self.world.call(|| ()).await
+        self.world.call(|| Gone::Surely).await
     }
 
     async fn leave(&self, session: &Session, _name: &str, own: &Contender) -> Result<bool, Error> {

@@ -123,6 +123,32 @@ async fn holders_stop_and_die(place: Place) {
     }
 }
 
+/// The executor on which the lock was taken has one thread, and that one gets stuck for longer than a lease.
+async fn beats_go_on(place: Place) {
+    let (ours, other) = (coordinator(&place.url, "one", SHORT).await, coordinator(&place.url, "two", SHORT).await);
+    let held = soon(&ours, "a").await;
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(!held.is_lost());
+    assert!(matches!(once(&other, "a").await, Err(Error::Busy { .. })));
+    held.verify().await.unwrap();
+    held.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn sqlite_beats_go_on_while_callers_are_stuck() {
+    beats_go_on(Place::sqlite().await).await;
+}
+
+#[tokio::test]
+async fn mariadb_beats_go_on_while_callers_are_stuck() {
+    beats_go_on(Place::mariadb().await).await;
+}
+
+#[tokio::test]
+async fn postgresql_beats_go_on_while_callers_are_stuck() {
+    beats_go_on(Place::postgresql().await).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_holders_stop_and_die() {
     holders_stop_and_die(Place::sqlite().await).await;

@@ -15,7 +15,7 @@ use super::settings::Settings;
 use super::wire::{self, KeyValue, Txn};
 use crate::heart::Heart;
 use crate::name::PREFIX;
-use crate::providers::queued::{Contender, Entered, QueueStore, Session, Ticket, have_it};
+use crate::providers::queued::{Contender, Entered, Gone, QueueStore, Session, Ticket, have_it};
 use crate::{Error, Features, Health, Holder, Listing, Options, Order, WaitPolicy};
 
 /// The store of `etcd://`.
@@ -128,21 +128,24 @@ impl QueueStore for EtcdQueue {
         Ok(txn.found(0).first().and_then(contender))
     }
 
-    async fn gone(&self, session: &Session, _name: &str, contender: &Contender) -> Result<(), Error> {
+    async fn gone(&self, session: &Session, _name: &str, contender: &Contender) -> Result<Gone, Error> {
         let session = self.session_of(session)?;
         let mut removed = self.client.removals.of(&contender.node);
         match self.client.removals.known(&contender.node, contender.order) {
-            Known::Removed => return Ok(()),
+            Known::Removed => return Ok(Gone::Surely),
             Known::There => {}
             Known::Unknown if self.client.gateway.exists(&contender.node).await? => {}
-            Known::Unknown => return Ok(()),
+            Known::Unknown => return Ok(Gone::Surely),
         }
         tokio::select! {
             biased;
             _ = removed.changed() => {}
             () = session.lease.expired() => {}
         }
-        Ok(())
+        match self.client.removals.known(&contender.node, contender.order) {
+            Known::Removed => Ok(Gone::Surely),
+            _ => Ok(Gone::Perhaps),
+        }
     }
 
     async fn leave(&self, session: &Session, _name: &str, own: &Contender) -> Result<bool, Error> {

@@ -44,7 +44,8 @@ pub(super) struct Register {
     path: PathBuf,
     instance: String,
     host: Option<String>,
-    used: Vec<bool>,
+    /// Since when each is in use, in milliseconds since 1970.
+    slots: Vec<Option<u64>>,
 }
 
 impl Register {
@@ -58,7 +59,7 @@ impl Register {
             // Somebody who removes stale registers may have come between making and locking it.
             if lock_file::try_lock(&file, Mode::Exclusive)? && lock_file::is_at(&file, &path)? {
                 let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
-                return Ok(Self { file, path, instance: instance.to_owned(), host, used: Vec::new() });
+                return Ok(Self { file, path, instance: instance.to_owned(), host, slots: Vec::new() });
             }
         }
     }
@@ -72,8 +73,9 @@ impl Register {
         held: bool,
         owner: &Owner,
     ) -> Option<usize> {
+        let since = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);
         let slot = slot.unwrap_or_else(|| self.free_slot());
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        self.slots[slot] = Some(since);
         let mut record = Record {
             name: name.to_owned(),
             shared: mode == Mode::Shared,
@@ -83,7 +85,7 @@ impl Register {
             operation: owner.operation.clone(),
             request_id: owner.request_id.clone(),
             resource: owner.resource.clone(),
-            since: u64::try_from(since).unwrap_or(u64::MAX),
+            since,
         };
         let mut text = serde_json::to_vec(&record).unwrap_or_default();
         if text.len() >= SLOT {
@@ -97,7 +99,7 @@ impl Register {
             Err(error) => {
                 // The lock is what counts; only others' lists lack a line.
                 tracing::debug!(%error, register = %self.path.display(), "holder not noted");
-                self.used[slot] = false;
+                self.slots[slot] = None;
                 None
             }
         }
@@ -109,32 +111,48 @@ impl Register {
         if let Err(error) = self.file.write_all_at(b" ", (slot * SLOT) as u64) {
             tracing::debug!(%error, register = %self.path.display(), "holder not taken off the list");
         }
-        self.used[slot] = false;
+        self.slots[slot] = None;
     }
 
     fn free_slot(&mut self) -> usize {
-        let slot = self.used.iter().position(|used| !used).unwrap_or(self.used.len());
-        if slot == self.used.len() {
-            self.used.push(true);
+        let slot = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        if slot == self.slots.len() {
+            self.slots.push(None);
         }
-        self.used[slot] = true;
         slot
     }
 
     /// Everybody in the registers of other living processes. Registers of dead ones are removed.
     pub(super) fn others(&self) -> io::Result<Vec<Holder>> {
-        let mut holders = Vec::new();
-        let Some(registers) = self.path.parent() else { return Ok(holders) };
+        let (records, now) = (self.records("")?, now());
+        Ok(records.into_iter().map(|record| record.into_holder(now)).collect())
+    }
+
+    /// Whether somebody in another living process has waited for the lock of one of our waiters for longer.
+    pub(super) fn others_wait_longer(&self, slot: usize, name: &str) -> io::Result<bool> {
+        let Some(since) = self.slots.get(slot).copied().flatten() else { return Ok(false) };
+        let records = self.records(name)?;
+        Ok(records.iter().any(|record| record.name == name && !record.held && record.since < since))
+    }
+
+    /// What is in the registers of other living processes with a text in it.
+    fn records(&self, with: &str) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        let Some(registers) = self.path.parent() else { return Ok(records) };
         for entry in std::fs::read_dir(registers)? {
             let path = entry?.path();
             if path != self.path {
                 // One that vanishes or may not be read has nothing to tell.
-                read(&path, &mut holders)
+                read(&path, with, &mut records)
                     .unwrap_or_else(|error| tracing::debug!(%error, register = %path.display(), "not read"));
             }
         }
-        Ok(holders)
+        Ok(records)
     }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Drop for Register {
@@ -145,16 +163,15 @@ impl Drop for Register {
     }
 }
 
-fn read(path: &Path, holders: &mut Vec<Holder>) -> io::Result<()> {
+fn read(path: &Path, with: &str, records: &mut Vec<Record>) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     if lock_file::try_lock(&file, Mode::Exclusive)? {
         return if lock_file::is_at(&file, path)? { std::fs::remove_file(path) } else { Ok(()) };
     }
     let text = io::read_to_string(&file)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let lines = text.lines().filter(|line| line.starts_with('{') && line.contains(with));
     // A line that is being written at this moment is skipped.
-    let records = text.lines().filter(|line| line.starts_with('{')).filter_map(|line| serde_json::from_str(line).ok());
-    holders.extend(records.map(|record: Record| record.into_holder(now)));
+    records.extend(lines.filter_map(|line| serde_json::from_str::<Record>(line).ok()));
     Ok(())
 }
 
@@ -188,13 +205,22 @@ mod tests {
     fn others_read_who_holds_and_remove_what_the_dead_left() {
         let directory = tempfile::tempdir().unwrap();
         let mut one = Register::create(directory.path(), "one").unwrap();
-        let two = Register::create(directory.path(), "two").unwrap();
+        let mut two = Register::create(directory.path(), "two").unwrap();
         let owner = Owner { operation: "delete_volume".into(), request_id: Some("req-1".into()), resource: None };
         let slot = one.note(None, "cinder-a", Mode::Exclusive, false, &owner).unwrap();
         assert_eq!(one.note(Some(slot), "cinder-a", Mode::Exclusive, true, &owner), Some(slot));
         let long = Owner { operation: "ü".repeat(5000), ..Owner::default() };
         let second = one.note(None, "cinder-b", Mode::Shared, false, &long).unwrap();
         assert_ne!(slot, second);
+
+        std::thread::sleep(Duration::from_millis(5));
+        let third = one.note(None, "cinder-c", Mode::Exclusive, false, &owner).unwrap();
+        let waits = two.note(None, "cinder-b", Mode::Exclusive, false, &owner).unwrap();
+        assert!(two.others_wait_longer(waits, "cinder-b").unwrap());
+        assert!(!one.others_wait_longer(second, "cinder-b").unwrap());
+        assert!(!two.others_wait_longer(waits, "cinder-a").unwrap(), "who holds does not wait");
+        one.clear(third);
+        two.clear(waits);
 
         let seen = two.others().unwrap();
         assert_eq!(seen.len(), 2);

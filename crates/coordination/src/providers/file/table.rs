@@ -148,6 +148,12 @@ impl Table {
         })
     }
 
+    /// Whether somebody in another process of ours has waited longer for the lock that one of us waits for.
+    pub(super) fn others_wait_longer(&self, id: u64) -> bool {
+        let (Some(register), Some(open)) = (&self.register, self.open.get(&id)) else { return false };
+        open.slot.is_some_and(|slot| register.others_wait_longer(slot, &open.name).unwrap_or(false))
+    }
+
     fn clear(&mut self, slot: Option<usize>) {
         if let (Some(slot), Some(register)) = (slot, &mut self.register) {
             register.clear(slot);

@@ -86,6 +86,8 @@ mod tests {
 
     use super::super::table::Table;
     use super::super::worker::Worker;
+    use crate::providers::courtesy::Courtesy;
+
     use super::*;
 
     /// A directory whose thread is stuck for `stuck`, watched for one round.
@@ -93,7 +95,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let table = Table::new(directory.path().to_owned(), String::new(), false);
         let worker = Worker::start(directory.path().to_owned(), table).unwrap();
-        let shared = Arc::new(Shared { worker, down: Mutex::default(), all: Mutex::default() });
+        let shared = Arc::new(Shared {
+            worker,
+            down: Mutex::default(),
+            all: Mutex::default(),
+            courtesy: Courtesy::new(Duration::ZERO, None),
+        });
         let held = shared.all().child_token();
         shared.worker.submit(move |_| std::thread::sleep(stuck));
         let watched = Arc::downgrade(&shared);
@@ -131,7 +138,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let table = Table::new(directory.path().to_owned(), String::new(), false);
         let worker = Worker::start(directory.path().to_owned(), table).unwrap();
-        let shared = Arc::new(Shared { worker, down: Mutex::default(), all: Mutex::default() });
+        let shared = Arc::new(Shared {
+            worker,
+            down: Mutex::default(),
+            all: Mutex::default(),
+            courtesy: Courtesy::new(Duration::ZERO, None),
+        });
         let held = shared.all().child_token();
         shared.worker.submit(|_| panic!("for the test"));
         assert!(round(&Arc::downgrade(&shared), Scope::Node, Duration::from_millis(10), SILENCE).is_none());

@@ -1,9 +1,8 @@
 //! Locks that are records with a time to live: redis, memcached, etcd as tooz uses it, a table of the database.
 //!
 //! [`LeasedProvider`] makes a lock service of a [`LeaseStore`]: waiting ([`wish`]), keeping what is held alive and telling
-//! what is lost ([`keeper`]), room for others ([`courtesy`]). It knows no wire; a store knows no waiting.
+//! what is lost ([`keeper`]), room for others ([`Courtesy`]). It knows no wire; a store knows no waiting.
 
-mod courtesy;
 mod keeper;
 mod lock;
 mod store;
@@ -20,7 +19,7 @@ use crate::name::bare;
 use crate::turns::Turns;
 use crate::{Error, Features, Health, HeldLock, Holder, Mode, Options, Owner, Provider, Scope, WaitPolicy};
 
-use courtesy::Courtesy;
+use crate::providers::courtesy::Courtesy;
 use keeper::Keeper;
 pub(crate) use store::{Claim, LeaseStore, Take, Taken};
 use wish::Wish;
@@ -40,7 +39,11 @@ struct Parts {
 impl LeasedProvider {
     /// `heart` is where beats and withdrawals run; the store may use the same thread for its connection.
     pub(crate) fn new(store: Arc<dyn LeaseStore>, heart: &Heart, options: &Options) -> Self {
-        let courtesy = Arc::new(Courtesy::towards(&*store));
+        let courtesy = match store.keeps_order() {
+            true => Courtesy::none(),
+            false => Courtesy::new(store.wakes_within(), store.peers_poll()),
+        };
+        let courtesy = Arc::new(courtesy);
         Self(Parts { keeper: Keeper::start(store, heart, options.heartbeat), courtesy, turns: Turns::default() })
     }
 
@@ -54,7 +57,7 @@ impl LeasedProvider {
 }
 
 impl Parts {
-    async fn wait_for(self, name: &str, owner: &Owner, wait: WaitPolicy) -> Result<Box<dyn HeldLock>, Error> {
+    async fn wait_for(&self, name: &str, owner: &Owner, wait: WaitPolicy) -> Result<Box<dyn HeldLock>, Error> {
         let busy = || Error::Busy { name: bare(name).to_owned(), by: String::new() };
         // Where the service has a queue, everybody stands in that one.
         let mut turn = match self.keeper.store.keeps_order() {
@@ -108,13 +111,18 @@ impl Provider for LeasedProvider {
         owner: &Owner,
         wait: WaitPolicy,
     ) -> Result<Box<dyn HeldLock>, Error> {
-        let (parts, name, owner) = (self.0.clone(), name.to_owned(), owner.clone());
-        // On the thread that has the connection: whoever is woken there asks at once.
-        let wish = self.0.keeper.heart.run("lock-wish", async move { parts.wait_for(&name, &owner, wait).await });
+        let granted = async {
+            if !self.store().answers_on_heart() {
+                return self.0.wait_for(name, owner, wait).await;
+            }
+            let (parts, name, owner) = (self.0.clone(), name.to_owned(), owner.clone());
+            let wish = async move { parts.wait_for(&name, &owner, wait).await };
+            self.0.keeper.heart.run("lock-wish", wish).await.unwrap_or(Err(Error::Closed))
+        };
         tokio::select! {
             biased;
             () = self.0.keeper.closed.cancelled() => Err(Error::Closed),
-            outcome = wish => outcome.unwrap_or(Err(Error::Closed)),
+            granted = granted => granted,
         }
     }
 

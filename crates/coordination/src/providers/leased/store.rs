@@ -62,6 +62,11 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     fn features(&self) -> Features;
     /// How the connection is.
     fn health(&self) -> Health;
+    /// Whether answers come in on the thread for beats, because the service wants requests and beats on one connection: whoever waits
+    /// for one then waits there, and no other thread has to be woken in between. Otherwise the callers' executor has the connection.
+    fn answers_on_heart(&self) -> bool {
+        false
+    }
     /// Resolves when there is a connection, with an error when there is none and one may not wait any longer.
     async fn ready(&self, wait: WaitPolicy) -> Result<(), Error>;
 
@@ -70,7 +75,7 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     /// The longest a waiter goes without looking: what a missed notification may cost.
     fn poll_interval(&self) -> Duration;
     /// Whether the service itself has a queue, in which every waiter gets its turn, and lets polling peers in. Where it does
-    /// not, only one waiter of each instance talks to it, and the engine makes room for others: see [`super::courtesy`].
+    /// not, only one waiter of each instance talks to it, and the engine makes room for others: see [`crate::providers::courtesy`].
     fn keeps_order(&self) -> bool {
         false
     }

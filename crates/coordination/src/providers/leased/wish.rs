@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::name::bare;
 use crate::providers::LEAVE_WITHIN;
+use crate::providers::courtesy::Courtesy;
 use crate::turns::Turn;
 use crate::{Error, Owner, WaitPolicy};
 
-use super::courtesy::Courtesy;
 use super::keeper::{AGAIN, Keeper};
 use super::lock::LeasedLock;
 use super::{Claim, Take, Taken};

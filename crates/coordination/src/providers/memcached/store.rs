@@ -252,6 +252,10 @@ impl LeaseStore for Store {
         self.link.health()
     }
 
+    fn answers_on_heart(&self) -> bool {
+        true
+    }
+
     async fn ready(&self, wait: WaitPolicy) -> Result<(), Error> {
         self.link.ready(wait).await.map(drop)
     }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use scoria_runtime::CancellationToken;
 
-use super::place::{Left, Place};
+use super::place::{Left, OwnEnd, Place};
 use super::provider::{Core, Pause};
-use super::{Contender, Session};
+use super::{Contender, Gone, Session};
 use crate::name::bare;
 use crate::{Error, HeldLock};
 
-/// How long a lock is held before its place is watched: most are given back before, and the service is spared a request.
+/// How long a lock that was free is held before its place is watched: most are given back before, and the service is spared a
+/// request.
 const WATCH_AFTER: Duration = Duration::from_millis(10);
 /// How long after the release the end of our place may take to be told: dropping the wait for it sooner would cost the service
 /// another request.
@@ -56,8 +57,8 @@ impl Claim {
 }
 
 impl QueuedLock {
-    /// From a place that has nobody before it.
-    pub(super) fn new(place: Place) -> Self {
+    /// From a place that has nobody before it, and perhaps is watched already.
+    pub(super) fn new(place: Place, end: Option<OwnEnd>) -> Self {
         let session = place.session().clone();
         let claim = Claim {
             lost: session.lease.lost().child_token(),
@@ -76,7 +77,7 @@ impl QueuedLock {
                     biased;
                     () = stopping.cancelled() => {}
                     () = watched.lost.cancelled() => {}
-                    () = look_after(&core, &watched, &own) => {}
+                    () = look_after(&core, &watched, &own, end) => {}
                 }
             });
         }
@@ -85,11 +86,13 @@ impl QueuedLock {
 }
 
 /// Watches the place of a lock that is held for more than a moment, until it has gone.
-async fn look_after(core: &Core, claim: &Claim, own: &Contender) {
-    tokio::select! {
-        biased;
-        () = claim.released.cancelled() => return,
-        () = tokio::time::sleep(WATCH_AFTER) => {}
+async fn look_after(core: &Core, claim: &Claim, own: &Contender, end: Option<OwnEnd>) {
+    if end.is_none() {
+        tokio::select! {
+            biased;
+            () = claim.released.cancelled() => return,
+            () = tokio::time::sleep(WATCH_AFTER) => {}
+        }
     }
     let told = async {
         claim.released.cancelled().await;
@@ -97,24 +100,31 @@ async fn look_after(core: &Core, claim: &Claim, own: &Contender) {
     };
     tokio::select! {
         biased;
-        () = watch(core, claim, own) => {}
+        () = watch(core, claim, own, end) => {}
         () = told => {}
     }
 }
 
 /// Notices that our place was taken away: by an administrator, or by `scoria locks break`.
-async fn watch(core: &Core, claim: &Claim, own: &Contender) {
+async fn watch(core: &Core, claim: &Claim, own: &Contender, mut end: Option<OwnEnd>) {
     let mut pause = Pause::new();
     loop {
-        let standing = match core.store.gone(&claim.session, &claim.name, own).await {
-            Ok(()) if claim.released.is_cancelled() => return,
-            Ok(()) => core.store.queue(&claim.session, &claim.name).await,
+        let gone = match end.take() {
+            Some(end) => end.await,
+            None => core.store.gone(&claim.session, &claim.name, own).await,
+        };
+        let standing = match gone {
+            Ok(Gone::Perhaps) if !claim.released.is_cancelled() => {
+                let queue = core.store.queue(&claim.session, &claim.name).await;
+                queue.map(|queue| queue.iter().any(|other| other.node == own.node))
+            }
+            Ok(_) => Ok(false),
             Err(error) => Err(error),
         };
         match standing {
             _ if claim.released.is_cancelled() => return,
-            Ok(queue) if queue.iter().any(|other| other.node == own.node) => pause = Pause::new(),
-            Ok(_) => return claim.lose("its place was removed at the lock service"),
+            Ok(true) => pause = Pause::new(),
+            Ok(false) => return claim.lose("its place was removed at the lock service"),
             Err(_) => {}
         }
         pause.wait().await;

@@ -1,7 +1,8 @@
 //! Locks for which contenders queue up under a session: ZooKeeper, etcd.
 //!
 //! [`QueuedProvider`] does the waiting, and finds out what happened when an answer did not come; a [`QueueStore`] is one lock
-//! service. A lock is held from the listing that shows nobody in the way for as long as the session is confirmed.
+//! service. A lock is held from the listing that shows nobody in the way, or from the removal of the only one that a listing has
+//! shown there, for as long as the session is confirmed.
 
 mod held;
 mod place;
@@ -13,18 +14,21 @@ mod test_store;
 mod tests;
 
 pub(crate) use provider::QueuedProvider;
-pub(crate) use store::{Contender, Entered, QueueStore, Session, Ticket};
+pub(crate) use store::{Contender, Entered, Gone, QueueStore, Session, Ticket};
 
 use crate::Mode;
 
-/// Whom `own` has to wait for: the nearest one before it that it cannot be beside. Readers go beside readers, but not past a
-/// writer that waits.
-fn in_the_way<'a>(queue: &'a [Contender], own: &Contender) -> Option<&'a Contender> {
+/// Those before `own` that it cannot be beside. Readers go beside readers, but not past a writer that waits.
+fn before<'a>(queue: &'a [Contender], own: &'a Contender) -> impl Iterator<Item = &'a Contender> {
     queue
         .iter()
         .filter(|other| other.order < own.order)
         .filter(|other| own.mode == Mode::Exclusive || other.mode == Mode::Exclusive)
-        .max_by_key(|other| other.order)
+}
+
+/// Whom `own` has to wait for: the nearest one of those before it.
+fn in_the_way<'a>(queue: &'a [Contender], own: &'a Contender) -> Option<&'a Contender> {
+    before(queue, own).max_by_key(|other| other.order)
 }
 
 /// Those of a queue who have the lock.

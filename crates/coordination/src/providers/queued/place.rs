@@ -1,14 +1,18 @@
 //! One place in a queue: made, looked for when its answer did not come, and always left.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use scoria_runtime::Deadline;
 use tokio::sync::oneshot;
 
 use super::provider::{Core, Pause};
-use super::{Contender, Entered, Session, Ticket};
+use super::{Contender, Entered, Gone, Session, Ticket};
 use crate::Error;
 use crate::providers::LEAVE_WITHIN;
+
+/// Waits for the end of our own place.
+pub(super) type OwnEnd = Pin<Box<dyn Future<Output = Result<Gone, Error>> + Send>>;
 
 /// Our place in the queue for one lock. Dropped without having been left, it is left in the background.
 #[derive(Debug)]
@@ -118,8 +122,14 @@ impl Place {
         self.core.store.queue(&self.at.session, &self.at.name).await
     }
 
-    pub(super) async fn gone(&self, other: &Contender) -> Result<(), Error> {
+    pub(super) async fn gone(&self, other: &Contender) -> Result<Gone, Error> {
         self.core.store.gone(&self.at.session, &self.at.name, other).await
+    }
+
+    /// Waits for the end of this very place, while it is kept and after.
+    pub(super) fn own_end(&self, own: &Contender) -> OwnEnd {
+        let (core, At { session, name, .. }, own) = (self.core.clone(), self.at.clone(), own.clone());
+        Box::pin(async move { core.store.gone(&session, &name, &own).await })
     }
 
     pub(super) async fn find(&self) -> Result<Option<Contender>, Error> {

@@ -1,5 +1,6 @@
 //! Taking a lock: queue up, see who is in the way, wait for that one alone.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use async_trait::async_trait;
 use scoria_runtime::{CancellationToken, Deadline};
 
 use super::held::QueuedLock;
-use super::place::Place;
-use super::{QueueStore, Ticket, in_the_way};
+use super::place::{OwnEnd, Place};
+use super::{Gone, QueueStore, Ticket, before, in_the_way};
 use crate::heart::Heart;
 use crate::name::bare;
 use crate::{Error, Features, Health, HeldLock, Holder, Mode, Owner, Provider, Scope, WaitPolicy};
@@ -75,7 +76,7 @@ impl Core {
             waited = wait_for_turn(&mut place, wait) => waited,
         };
         match waited {
-            Ok(()) => Ok(Box::new(QueuedLock::new(place))),
+            Ok(end) => Ok(Box::new(QueuedLock::new(place, end))),
             Err(error) => {
                 if matches!(error, Error::Busy { .. }) {
                     place.leave_soon().await;
@@ -109,24 +110,32 @@ impl Core {
     }
 }
 
-/// Queues up and waits until nobody is in the way.
-async fn wait_for_turn(place: &mut Place, wait: WaitPolicy) -> Result<(), Error> {
+/// Queues up and waits until nobody is in the way. Whoever has waited may have begun to watch its own place.
+async fn wait_for_turn(place: &mut Place, wait: WaitPolicy) -> Result<Option<OwnEnd>, Error> {
     let mut queue = place.enter(until(wait)).await?;
     let mut pause = Pause::new();
+    let mut own_end = None;
     loop {
         let own = place.own().filter(|own| queue.iter().any(|other| other.node == own.node));
         let own = own.ok_or_else(|| Error::Unavailable("our place in the queue was taken away".to_owned()))?;
-        let Some(ahead) = in_the_way(&queue, own) else { return place.still_good() };
+        let Some(ahead) = in_the_way(&queue, own) else { return place.still_good().map(|()| own_end) };
+        // Nobody comes before us any more: when this one has gone it is our turn, unless our own place went before.
+        let last = before(&queue, own).count() == 1;
+        if last && own_end.is_none() {
+            own_end = Some(place.own_end(own));
+        }
         let busy = || Error::Busy { name: bare(place.name()).to_owned(), by: String::new() };
         let WaitPolicy::Until(deadline) = wait else { return Err(busy()) };
         let looked = async {
             let woken = tokio::select! {
                 biased;
-                woken = place.gone(ahead) => woken,
-                () = tokio::time::sleep(LOOK_AGAIN) => Ok(()),
+                ended = ended(&mut own_end) => ended.map(|_| Gone::Perhaps),
+                gone = place.gone(ahead) => gone,
+                () = tokio::time::sleep(LOOK_AGAIN) => Ok(Gone::Perhaps),
             };
             match woken {
-                Ok(()) => place.queue().await,
+                Ok(Gone::Surely) if last => Ok(None),
+                Ok(_) => place.queue().await.map(Some),
                 Err(error) => Err(error),
             }
         };
@@ -136,7 +145,8 @@ async fn wait_for_turn(place: &mut Place, wait: WaitPolicy) -> Result<(), Error>
             () = deadline.wait() => return Err(busy()),
         };
         match looked {
-            Ok(now) => {
+            Ok(None) => return place.still_good().map(|()| own_end),
+            Ok(Some(now)) => {
                 queue = now;
                 pause = Pause::new();
             }
@@ -149,6 +159,14 @@ async fn wait_for_turn(place: &mut Place, wait: WaitPolicy) -> Result<(), Error>
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The end of our own place, where that is watched; then it is watched no longer.
+async fn ended(own_end: &mut Option<OwnEnd>) -> Result<Gone, Error> {
+    let Some(end) = own_end else { return pending().await };
+    let ended = end.await;
+    *own_end = None;
+    ended
 }
 
 /// Until when the service has to have answered whoever queues up.
@@ -188,12 +206,17 @@ impl Provider for QueuedProvider {
         owner: &Owner,
         wait: WaitPolicy,
     ) -> Result<Box<dyn HeldLock>, Error> {
-        // On the thread that has the connection: whoever is woken there asks at once.
         let wish = self.core.clone().wait_for(name.to_owned(), mode, owner.clone(), wait);
+        let granted = async {
+            if !self.core.store.answers_on_heart() {
+                return wish.await;
+            }
+            self.core.heart.run("lock-wish", wish).await.unwrap_or(Err(Error::Closed))
+        };
         tokio::select! {
             biased;
             () = self.core.closed.cancelled() => Err(Error::Closed),
-            acquired = self.core.heart.run("lock-wish", wish) => acquired.unwrap_or(Err(Error::Closed)),
+            granted = granted => granted,
         }
     }
 

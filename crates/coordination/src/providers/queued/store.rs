@@ -58,6 +58,15 @@ pub(crate) struct Entered {
     pub(crate) queue: Vec<Contender>,
 }
 
+/// What is known of a contender whose end was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It is no longer there, and never will be again.
+    Surely,
+    /// It may have gone: only a look at the queue tells.
+    Perhaps,
+}
+
 /// A lock service in which contenders for a lock queue up; the first has it.
 ///
 /// Every method is one attempt in the given session, with a time limit of the store's own, and may be dropped half-way.
@@ -73,6 +82,11 @@ pub(crate) trait QueueStore: Debug + Send + Sync + 'static {
     fn features(&self) -> Features;
     /// How the connection is.
     fn health(&self) -> Health;
+    /// Whether answers come in on the thread for beats, because the service wants requests and beats on one connection: whoever waits
+    /// for one then waits there, and no other thread has to be woken in between. Otherwise the callers' executor has the connection.
+    fn answers_on_heart(&self) -> bool {
+        false
+    }
     /// The current session, waiting for one if one may.
     async fn session(&self, wait: WaitPolicy) -> Result<Session, Error>;
 
@@ -84,8 +98,8 @@ pub(crate) trait QueueStore: Debug + Send + Sync + 'static {
     /// was not answered and is not found takes no effect later either.
     async fn find(&self, session: &Session, name: &str, ticket: &Ticket) -> Result<Option<Contender>, Error>;
     /// Resolves once the contender has gone, or may have gone; at once when it is not there. Also called for our own place, to
-    /// notice that it was taken away.
-    async fn gone(&self, session: &Session, name: &str, contender: &Contender) -> Result<(), Error>;
+    /// notice that it was taken away. In one session whoever asked first is told first of what happened first.
+    async fn gone(&self, session: &Session, name: &str, contender: &Contender) -> Result<Gone, Error>;
     /// Takes our own place out of the queue; false when it was no longer there. One round trip.
     async fn leave(&self, session: &Session, name: &str, own: &Contender) -> Result<bool, Error>;
 

@@ -9,7 +9,7 @@ use scoria_runtime::CancellationToken;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Contender, Entered, QueueStore, QueuedProvider, Session, Ticket, have_it};
+use super::{Contender, Entered, Gone, QueueStore, QueuedProvider, Session, Ticket, have_it};
 use crate::heart::Heart;
 use crate::lease::Lease;
 use crate::{Error, Features, Health, Holder, Listing, Mode, Order, WaitPolicy};
@@ -80,6 +80,11 @@ impl Service {
     /// As an administrator does.
     pub(super) fn remove_first(&self, name: &str) {
         assert!(self.remove(self.queue(name)[0].order));
+    }
+
+    /// As [`Service::remove_first`].
+    pub(super) fn remove_last(&self, name: &str) {
+        assert!(self.remove(self.queue(name).last().unwrap().order));
     }
 
     /// How many places there are in all queues.
@@ -216,13 +221,13 @@ impl QueueStore for TestStore {
         self.call("find", "", find).await
     }
 
-    async fn gone(&self, _session: &Session, name: &str, contender: &Contender) -> Result<(), Error> {
+    async fn gone(&self, _session: &Session, name: &str, contender: &Contender) -> Result<Gone, Error> {
         let mut changes = self.service.queues().changed.subscribe();
         self.call("gone", &contender.order.to_string(), || ()).await?;
         while self.service.queue(name).contains(contender) {
             changes.changed().await.unwrap();
         }
-        Ok(())
+        Ok(Gone::Surely)
     }
 
     async fn leave(&self, _session: &Session, _name: &str, own: &Contender) -> Result<bool, Error> {

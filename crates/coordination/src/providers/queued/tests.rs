@@ -78,12 +78,14 @@ async fn each_waiter_watches_only_the_nearest_one_in_its_way_and_they_come_in_or
     let second = waiter(&two, Mode::Exclusive).await;
     let third = waiter(&two, Mode::Exclusive).await;
     let (fourth, fifth) = (waiter(&two, Mode::Shared).await, waiter(&two, Mode::Shared).await);
-    assert_eq!(store.calls(), ["enter", "gone 1", "enter", "gone 2", "enter", "gone 3", "enter", "gone 3"]);
+    let (calls, of_second) = (store.calls(), ["enter", "gone 2", "gone 1"]);
+    assert_eq!(calls[..3], of_second, "who is next watches its own place as well, and first");
+    assert_eq!(calls[3..], ["enter", "gone 2", "enter", "gone 3", "enter", "gone 3"]);
     first.release().await.unwrap();
     let second = second.await.unwrap().unwrap();
     settle().await;
     assert!(!third.is_finished() && !fourth.is_finished());
-    assert_eq!(store.calls(), ["queue", "gone 2"], "nobody else was woken");
+    assert_eq!(store.calls(), [""; 0], "its turn had come when the one before it had gone, and nobody else was woken");
     second.release().await.unwrap();
     third.await.unwrap().unwrap().release().await.unwrap();
     let (fourth, fifth) = (fourth.await.unwrap().unwrap(), fifth.await.unwrap().unwrap());
@@ -222,6 +224,23 @@ async fn a_waiter_whose_place_was_removed_queues_up_again() {
     settle().await;
     assert!(lock.lost().is_cancelled());
     waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_next_and_loses_its_place_does_not_take_the_lock_for_its_own() {
+    let service = Service::default();
+    let (one, _store) = service.instance();
+    let (two, store) = service.instance();
+    let two = Arc::new(two);
+    let lock = once(&one).await.unwrap();
+    let waiting = waiter(&two, Mode::Exclusive).await;
+    store.calls();
+    // Its own place and then the one before it, at one stroke.
+    service.remove_last("cinder-a");
+    service.remove_first("cinder-a");
+    waiting.await.unwrap().unwrap();
+    assert_eq!(store.calls(), ["queue", "leave 2", "enter"], "it looks, and queues up anew");
+    assert!(is_lost(lock.release().await));
 }
 
 #[tokio::test(start_paused = true)]

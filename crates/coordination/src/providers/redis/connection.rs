@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, FromRedisValue, ProtocolVersion, PushInfo, RedisError, ServerErrorKind};
 use scoria_runtime::CancellationToken;
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use crate::Error;
@@ -16,9 +17,12 @@ use super::scripts::Scripts;
 use super::wakes::Wakes;
 
 /// A connection to a master. Any sign that it is none any more ends the connection.
+///
+/// It is two: beats and looks go over one of the thread for beats, the requests of callers over one of their own executor.
 #[derive(Debug)]
 pub(super) struct Connection {
-    connection: MultiplexedConnection,
+    beats: MultiplexedConnection,
+    requests: MultiplexedConnection,
     server: Address,
     sentinels: Option<Sentinels>,
     /// How often to look whether the server is still there and still the master.
@@ -70,6 +74,7 @@ impl Connection {
         scripts: &Scripts,
         wakes: &Arc<Wakes>,
         channel: &str,
+        callers: &Handle,
     ) -> Result<Self, OpenError> {
         let sentinels = match &options.servers {
             Servers::One(_) => None,
@@ -98,18 +103,25 @@ impl Connection {
         };
         let client = options.client(&server, ProtocolVersion::RESP3)?;
         let listening = config.clone().set_push_sender(listener);
-        let (connection, push) = match client.get_multiplexed_async_connection_with_config(&listening).await {
-            Ok(connection) => (connection, true),
+        let (beats, client, config, push) = match client.get_multiplexed_async_connection_with_config(&listening).await
+        {
+            Ok(beats) => (beats, client, listening, true),
             // Before Redis 6 nobody tells us anything on this connection.
             Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
                 let client = options.client(&server, ProtocolVersion::RESP2)?;
-                let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-                (connection.map_err(failed)?, false)
+                let beats = client.get_multiplexed_async_connection_with_config(&config).await;
+                (beats.map_err(failed)?, client, config, false)
             }
             Err(error) => return Err(failed(error)),
         };
+        let requests = async move { client.get_multiplexed_async_connection_with_config(&config).await };
+        let requests = match tokio::time::timeout(options.connect, callers.spawn(requests)).await {
+            Ok(Ok(opened)) => opened.map_err(failed)?,
+            // An executor that is too busy for this must not keep beats from beginning.
+            _ => beats.clone(),
+        };
         let (server, told, remembers) = (server.clone(), false, false);
-        let mut opened = Self { connection, server, sentinels, look, told, remembers, broken };
+        let mut opened = Self { beats, requests, server, sentinels, look, told, remembers, broken };
         let info: String = opened.ask(redis::cmd("INFO")).await?;
         opened.suits(&info)?;
         // One that was stopped and replaced meanwhile takes itself for the master when it goes on.
@@ -121,9 +133,9 @@ impl Connection {
             let told: Option<(String, String)> = opened.ask(ask).await.ok();
             opened.remembers = told.is_some_and(|(_, when)| when == "always");
         }
-        scripts.load(&mut opened.connection.clone()).await.map_err(failed)?;
+        scripts.load(&mut opened.beats.clone()).await.map_err(failed)?;
         // Without leave to subscribe (ACL channels) waiters look now and then.
-        opened.told = push && opened.connection.subscribe(channel).await.is_ok();
+        opened.told = push && opened.requests.subscribe(channel).await.is_ok();
         Ok(opened)
     }
 
@@ -141,25 +153,42 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends one command.
+    /// Sends one command, which may not have to wait for callers.
     pub(super) async fn ask<T: FromRedisValue>(&self, command: redis::Cmd) -> Result<T, Error> {
-        self.run(async |mut connection| command.query_async(&mut connection).await).await
+        self.beat(async |mut connection| command.query_async(&mut connection).await).await
     }
 
-    /// Sends several commands at once.
+    /// Sends several commands at once, for a caller.
     pub(super) async fn ask_all<T: FromRedisValue>(&self, commands: redis::Pipeline) -> Result<T, Error> {
         self.run(async |mut connection| commands.query_async(&mut connection).await).await
     }
 
-    /// One request on this connection. What shows that the connection, or the server, is of no use ends the connection; a
-    /// request without an answer does: on the next one we shall see what came of it.
+    /// One request of a caller.
     pub(super) async fn run<T>(
         &self,
         request: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
     ) -> Result<T, Error> {
+        self.over(&self.requests, request).await
+    }
+
+    /// One request that keeps locks alive.
+    pub(super) async fn beat<T>(
+        &self,
+        request: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, Error> {
+        self.over(&self.beats, request).await
+    }
+
+    /// What shows that the connection, or the server, is of no use ends the connection; a request without an answer does: on the
+    /// next one we shall see what came of it.
+    async fn over<T>(
+        &self,
+        connection: &MultiplexedConnection,
+        request: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, RedisError>,
+    ) -> Result<T, Error> {
         let outcome = tokio::select! {
             biased;
-            outcome = request(self.connection.clone()) => outcome,
+            outcome = request(connection.clone()) => outcome,
             () = self.broken.token.cancelled() => return Err(Error::Unavailable(self.broken.reason())),
         };
         outcome.map_err(|error| {

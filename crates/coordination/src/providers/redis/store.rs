@@ -87,9 +87,10 @@ impl RedisStore {
         let (memory, options, stop) = (store.memory.clone(), options.clone(), store.heart.stopping());
         let channel = format!("{}{}", store.keys.channel(), store.instance);
         let look = options.heartbeat.min(redis.lock_timeout / 3);
+        let callers = heart.callers().clone();
         store.heart.spawn("redis-link", async move {
             let connect = async || {
-                match Connection::open(&redis, look, &scripts, &wakes, &channel).await {
+                match Connection::open(&redis, look, &scripts, &wakes, &channel, &callers).await {
                     Ok(connection) => {
                         memory.connected(connection.remembers);
                         // Another server does not know who waits.
@@ -208,7 +209,7 @@ impl LeaseStore for RedisStore {
                 invocation.key(self.keys.of(&claim.name, LOCK)).key(self.keys.of(&claim.name, HOLDER)).arg(&claim.id);
             }
             let ours: Vec<bool> =
-                connection.run(async |mut connection| invocation.invoke_async(&mut connection).await).await?;
+                connection.beat(async |mut connection| invocation.invoke_async(&mut connection).await).await?;
             extended.extend(ours.into_iter().map(|ours| ours.then(|| sent + self.lock_timeout)));
         }
         Ok(extended)

@@ -15,7 +15,7 @@ use super::parents::{MARK, Parents};
 use super::settings::Settings;
 use crate::link::Link;
 use crate::name::bare;
-use crate::providers::queued::{Contender, Entered, QueueStore, Session, Ticket, have_it};
+use crate::providers::queued::{Contender, Entered, Gone, QueueStore, Session, Ticket, have_it};
 use crate::{Error, Features, Health, Holder, Listing, Options, Order, WaitPolicy};
 
 /// How many requests of one listing are under way together.
@@ -195,6 +195,10 @@ impl QueueStore for ZooKeeperStore {
         }
     }
 
+    fn answers_on_heart(&self) -> bool {
+        true
+    }
+
     async fn session(&self, wait: WaitPolicy) -> Result<Session, Error> {
         let session = self.link.ready(wait).await?;
         Ok(Session { lease: session.lease.clone(), generation: session.generation })
@@ -229,16 +233,17 @@ impl QueueStore for ZooKeeperStore {
     }
 
     /// Watches the data and not the existence: that leaves no watch behind on a node that has gone already.
-    async fn gone(&self, session: &Session, name: &str, contender: &Contender) -> Result<(), Error> {
+    async fn gone(&self, session: &Session, name: &str, contender: &Contender) -> Result<Gone, Error> {
         let session = self.in_session(session)?;
         let path = format!("{}/{}", self.parent(name), contender.node);
         let watch = async { found(session.client.get_and_watch_data(&path).await) };
-        let Some((_, _, watcher)) = limited(&session, watch).await? else { return Ok(()) };
+        let Some((_, _, watcher)) = limited(&session, watch).await? else { return Ok(Gone::Surely) };
         // The watch must not keep an ended session open.
         drop(session);
         match watcher.changed().await.event_type {
             EventType::Session => Err(Error::Unavailable("the ZooKeeper session has ended".to_owned())),
-            _ => Ok(()),
+            EventType::NodeDeleted => Ok(Gone::Surely),
+            _ => Ok(Gone::Perhaps),
         }
     }
 

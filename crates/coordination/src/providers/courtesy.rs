@@ -14,8 +14,6 @@ use std::time::Duration;
 use scoria_runtime::Deadline;
 use tokio::time::Instant;
 
-use super::LeaseStore;
-
 /// How long a waiter that is woken needs to come in.
 const WAKE_UP: Duration = Duration::from_millis(5);
 
@@ -25,17 +23,24 @@ const RUN: Duration = Duration::from_secs(2);
 /// The most turns in a row before others get room to come in.
 const MOST_TURNS: u32 = 1024;
 
-/// How many names are kept before those that are out of use are forgotten.
+/// How many names are kept at least before those that are out of use are forgotten.
 const NAMES: usize = 256;
 
 /// What this instance owes to others, by name.
 #[derive(Debug)]
-pub(super) struct Courtesy {
+pub(crate) struct Courtesy {
     /// `None`: the service keeps order.
     room: Option<Duration>,
     /// Room for polling peers, and after how long a run.
     peers: Option<(Duration, Duration)>,
-    names: Mutex<HashMap<String, Run>>,
+    names: Mutex<Names>,
+}
+
+/// Runs by name. Those out of use are forgotten when there are more than `most`.
+#[derive(Debug)]
+struct Names {
+    runs: HashMap<String, Run>,
+    most: usize,
 }
 
 /// Turns in a row.
@@ -49,46 +54,53 @@ struct Run {
 }
 
 impl Courtesy {
-    pub(super) fn towards(store: &dyn LeaseStore) -> Self {
-        let room = store.wakes_within() + WAKE_UP;
-        let peers = store.peers_poll().map(|poll| (poll + poll / 4, RUN.max(poll * 20)));
-        let keeps_order = store.keeps_order();
-        Self {
-            room: Some(room).filter(|_| !keeps_order),
-            peers: peers.filter(|_| !keeps_order),
-            names: Mutex::default(),
-        }
+    /// Towards waiters of other instances, who are woken within `wakes_within`, and Python peers, who look every `peers_poll`, where
+    /// there can be any.
+    pub(crate) fn new(wakes_within: Duration, peers_poll: Option<Duration>) -> Self {
+        let names = Mutex::new(Names { runs: HashMap::new(), most: NAMES });
+        let peers = peers_poll.map(|poll| (poll + poll / 4, RUN.max(poll * 20)));
+        Self { room: Some(wakes_within + WAKE_UP), peers, names }
     }
 
-    fn names(&self) -> MutexGuard<'_, HashMap<String, Run>> {
+    /// Towards nobody: the service keeps order.
+    #[cfg(any(feature = "redis", feature = "memcached", feature = "etcd", feature = "database"))]
+    pub(crate) fn none() -> Self {
+        Self { room: None, ..Self::new(Duration::ZERO, None) }
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One of us had it until now.
-    pub(super) fn released(&self, name: &str) {
+    pub(crate) fn released(&self, name: &str) {
         if self.room.is_none() {
             return;
         }
         let now = Instant::now();
         let mut names = self.names();
-        if names.len() >= NAMES && !names.contains_key(name) {
-            names.retain(|_, run| now - run.last < RUN);
+        if let Some(run) = names.runs.get_mut(name) {
+            run.turns += 1;
+            run.last = now;
+            return;
         }
-        let fresh = || Run { since: now, last: now, turns: 0, allowed: 1 };
-        let run = names.entry(name.to_owned()).or_insert_with(fresh);
-        run.turns += 1;
-        run.last = now;
+        if names.runs.len() >= names.most {
+            names.runs.retain(|_, run| now - run.last < RUN);
+            // Not again for the next name: the cost of one look at all is spread over as many new ones.
+            names.most = NAMES.max(names.runs.len() * 2);
+        }
+        names.runs.insert(name.to_owned(), Run { since: now, last: now, turns: 1, allowed: 1 });
     }
 
     /// Somebody else has it.
-    pub(super) fn seen_others(&self, name: &str) {
-        if let Some(run) = self.names().get_mut(name) {
+    pub(crate) fn seen_others(&self, name: &str) {
+        if let Some(run) = self.names().runs.get_mut(name) {
             (run.turns, run.allowed) = (0, 1);
         }
     }
 
     /// Before one of us tries: leaves others the room that we owe them.
-    pub(super) async fn stand_back(&self, name: &str, deadline: Deadline) {
+    pub(crate) async fn stand_back(&self, name: &str, deadline: Deadline) {
         let Some(until) = self.owed(name) else { return };
         tokio::select! {
             biased;
@@ -102,7 +114,7 @@ impl Courtesy {
         let room = self.room?;
         let now = Instant::now();
         let mut names = self.names();
-        let run = names.get_mut(name)?;
+        let run = names.runs.get_mut(name)?;
         let idle = now - run.last;
         if let Some((room, longest)) = self.peers {
             if idle > room {
