@@ -3,8 +3,8 @@
 //! An instance whose own waiters take a lock turn after turn would keep out the waiters of other instances, whose requests come
 //! later than its own, and for ever those who only look now and then: Python peers. So it stands back:
 //!
-//! * after some turns in a row, for as long as others need to come in after a wake-up. How many: one when others were seen
-//!   lately, up to [`MOST_TURNS`] when nobody uses the room;
+//! * after some turns in a row, for as long as others need to come in after a wake-up. How many: one while others were seen within
+//!   [`RUN`] (they may come and go in the room without being seen), then more and more up to [`MOST_TURNS`];
 //! * after a run of turns of [`RUN`] or 20 looks of a polling peer, for a little longer than one look.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// How long a waiter that is woken needs to come in.
 const WAKE_UP: Duration = Duration::from_millis(5);
 
-/// The shortest run of turns after which polling peers get room.
+/// The shortest run of turns after which polling peers get room, and for how long others that were seen count.
 const RUN: Duration = Duration::from_secs(2);
 
 /// The most turns in a row before others get room to come in.
@@ -51,6 +51,8 @@ struct Run {
     turns: u32,
     /// After how many turns we stand back.
     allowed: u32,
+    /// When somebody else was last seen to have it.
+    others: Option<Instant>,
 }
 
 impl Courtesy {
@@ -89,13 +91,13 @@ impl Courtesy {
             // Not again for the next name: the cost of one look at all is spread over as many new ones.
             names.most = NAMES.max(names.runs.len() * 2);
         }
-        names.runs.insert(name.to_owned(), Run { since: now, last: now, turns: 1, allowed: 1 });
+        names.runs.insert(name.to_owned(), Run { since: now, last: now, turns: 1, allowed: 1, others: None });
     }
 
     /// Somebody else has it.
     pub(crate) fn seen_others(&self, name: &str) {
         if let Some(run) = self.names().runs.get_mut(name) {
-            (run.turns, run.allowed) = (0, 1);
+            (run.turns, run.allowed, run.others) = (0, 1, Some(Instant::now()));
         }
     }
 
@@ -128,7 +130,8 @@ impl Courtesy {
             run.turns = 0;
         } else if run.turns >= run.allowed {
             run.turns = 0;
-            run.allowed = (run.allowed * 2).min(MOST_TURNS);
+            let alone = run.others.is_none_or(|seen| now - seen > RUN);
+            run.allowed = if alone { (run.allowed * 2).min(MOST_TURNS) } else { 1 };
             return Some(run.last + room);
         }
         None

@@ -41,8 +41,8 @@ const PREFIX: &str = "__TOOZ_LOCK_";
 /// How much earlier than told memcached may forget.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
 
-/// Memcached cannot tell when a lock becomes free.
-const POLL: Duration = Duration::from_millis(50);
+/// How often a waiter looks: memcached cannot tell when a lock becomes free.
+const POLL: Duration = Duration::from_millis(20);
 
 /// How often tooz looks (`tooz/_retry.py`).
 const PEERS_POLL: Duration = Duration::from_secs(1);
