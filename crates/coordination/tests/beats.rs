@@ -11,14 +11,14 @@ use std::time::Duration;
 use common::locks::{busy, coordinator, soon};
 use scoria_testkit::{Etcd, MariaDb, Memcached, Postgres, Redis, ZooKeeper};
 
-/// For these tests; the URLs say so each in its own way.
-const LIVES: Duration = Duration::from_secs(4);
+/// Longer than a lock lives without beats. The URLs say how long each in its own way.
+const STUCK: Duration = Duration::from_secs(8);
 
 /// Each test has an executor of one thread, which is the one that gets stuck.
 async fn outlives_a_stuck_executor(url: &str) {
     let (ours, other) = (coordinator(url).await, coordinator(url).await);
     let held = soon(&ours, "a").await;
-    std::thread::sleep(LIVES * 2);
+    std::thread::sleep(STUCK);
     assert!(!held.is_lost());
     busy(&other, "a").await;
     held.verify().await.unwrap();
@@ -29,13 +29,13 @@ async fn outlives_a_stuck_executor(url: &str) {
 #[tokio::test]
 async fn redis() {
     let server = Redis::start().await.unwrap();
-    outlives_a_stuck_executor(&format!("{}?lock_timeout=4", server.url())).await;
+    outlives_a_stuck_executor(&format!("{}?lock_timeout=5", server.url())).await;
 }
 
 #[tokio::test]
 async fn memcached() {
     let server = Memcached::start().await.unwrap();
-    outlives_a_stuck_executor(&format!("{}?lock_timeout=4", server.url())).await;
+    outlives_a_stuck_executor(&format!("{}?lock_timeout=5", server.url())).await;
 }
 
 #[tokio::test]
