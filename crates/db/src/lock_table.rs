@@ -279,6 +279,11 @@ impl LockTable for DatabaseLocks {
         Ok(row.await?.filter(|row| row.0 == 1 && row.3 > 0).map(lease))
     }
 
+    async fn is_held(&self, name: &str) -> Answer<bool> {
+        let row = self.run(|db| async move { db.fetch_optional::<(i64,)>(&rows::is_held(db.dialect(), name)).await });
+        Ok(row.await?.is_some())
+    }
+
     async fn give_back(&self, name: &str, claim: &str) -> Answer<bool> {
         let freed = self.run(|db| async move { db.free_lock(name, Some(claim)).await }).await?;
         self.wakes.wake(name);

@@ -114,6 +114,12 @@ pub trait LockTable: Debug + Send + Sync + 'static {
     /// See [`LockTableError`].
     async fn find(&self, name: &str, claim: &str) -> Result<Option<LockLease>, LockTableError>;
 
+    /// Whether somebody has the lock.
+    ///
+    /// # Errors
+    /// See [`LockTableError`].
+    async fn is_held(&self, name: &str) -> Result<bool, LockTableError>;
+
     /// Frees the lock if it is this claim's, and wakes those who wait. One round trip.
     ///
     /// # Errors

@@ -3,8 +3,9 @@
 //! An instance whose own waiters take a lock turn after turn would keep out the waiters of other instances, whose requests come
 //! later than its own, and for ever those who only look now and then: Python peers. So it stands back:
 //!
-//! * after some turns in a row, for as long as others need to come in after a wake-up. How many: one while others were seen within
-//!   [`RUN`] (they may come and go in the room without being seen), then more and more up to [`MOST_TURNS`];
+//! * after some turns in a row, for as long as others need to come in after a wake-up. How many: one when others were seen
+//!   lately, then more and more up to [`MOST_TURNS`] when nobody uses the room. Others who are not woken but look may come and go in
+//!   it without being seen: where they do, having been seen counts for [`RUN`];
 //! * after a run of turns of [`RUN`] or 20 looks of a polling peer, for a little longer than one look.
 
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 /// How long a waiter that is woken needs to come in.
 const WAKE_UP: Duration = Duration::from_millis(5);
 
-/// The shortest run of turns after which polling peers get room, and for how long others that were seen count.
+/// The shortest run of turns after which polling peers get room.
 const RUN: Duration = Duration::from_secs(2);
 
 /// The most turns in a row before others get room to come in.
@@ -31,6 +32,8 @@ const NAMES: usize = 256;
 pub(crate) struct Courtesy {
     /// `None`: the service keeps order.
     room: Option<Duration>,
+    /// How long others count that were seen.
+    remembered: Duration,
     /// Room for polling peers, and after how long a run.
     peers: Option<(Duration, Duration)>,
     names: Mutex<Names>,
@@ -61,7 +64,8 @@ impl Courtesy {
     pub(crate) fn new(wakes_within: Duration, peers_poll: Option<Duration>) -> Self {
         let names = Mutex::new(Names { runs: HashMap::new(), most: NAMES });
         let peers = peers_poll.map(|poll| (poll + poll / 4, RUN.max(poll * 20)));
-        Self { room: Some(wakes_within + WAKE_UP), peers, names }
+        let remembered = if wakes_within.is_zero() { Duration::ZERO } else { RUN };
+        Self { room: Some(wakes_within + WAKE_UP), remembered, peers, names }
     }
 
     /// Towards nobody: the service keeps order.
@@ -101,9 +105,13 @@ impl Courtesy {
         }
     }
 
-    /// Before one of us tries: leaves others the room that we owe them.
-    pub(crate) async fn stand_back(&self, name: &str, deadline: Deadline) {
+    /// Before one of us tries: leaves others the room that we owe them, unless one of them has the lock. That is asked only if we do
+    /// owe them something.
+    pub(crate) async fn stand_back(&self, name: &str, deadline: Deadline, others_have_it: impl Future<Output = bool>) {
         let Some(until) = self.owed(name) else { return };
+        if others_have_it.await {
+            return self.seen_others(name);
+        }
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(until) => {}
@@ -130,10 +138,56 @@ impl Courtesy {
             run.turns = 0;
         } else if run.turns >= run.allowed {
             run.turns = 0;
-            let alone = run.others.is_none_or(|seen| now - seen > RUN);
+            let alone = run.others.is_none_or(|seen| now - seen > self.remembered);
             run.allowed = if alone { (run.allowed * 2).min(MOST_TURNS) } else { 1 };
             return Some(run.last + room);
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::*;
+
+    /// How long it stands back.
+    async fn room(courtesy: &Courtesy, others_have_it: impl Future<Output = bool>) -> Duration {
+        let began = Instant::now();
+        courtesy.stand_back("a", Deadline::NEVER, others_have_it).await;
+        began.elapsed()
+    }
+
+    const LOOKS: Duration = Duration::from_millis(50);
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_left_after_a_turn_unless_others_use_it_already() {
+        let courtesy = Courtesy::new(LOOKS, None);
+        assert_eq!(room(&courtesy, async { panic!("nothing is owed yet") }).await, Duration::ZERO);
+        courtesy.released("a");
+        assert_eq!(room(&courtesy, ready(true)).await, Duration::ZERO);
+        courtesy.released("a");
+        assert_eq!(room(&courtesy, ready(false)).await, LOOKS + WAKE_UP);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_alone_stands_back_less_and_less_and_beside_others_after_each_turn() {
+        let courtesy = Courtesy::new(LOOKS, None);
+        let after = async |turns: u32| {
+            let mut owed = Vec::new();
+            for _ in 0..turns {
+                courtesy.released("a");
+                owed.push(room(&courtesy, ready(false)).await > Duration::ZERO);
+            }
+            owed
+        };
+        assert_eq!(after(7).await, [true, false, true, false, false, false, true]);
+        courtesy.seen_others("a");
+        assert_eq!(after(4).await, [true; 4]);
+        tokio::time::advance(RUN * 2).await;
+        courtesy.released("a");
+        assert!(room(&courtesy, ready(false)).await > Duration::ZERO);
+        assert_eq!(after(2).await, [false, true], "they were seen long ago");
     }
 }

@@ -234,6 +234,11 @@ impl LeaseStore for TableStore {
         self.table.wakes_within()
     }
 
+    async fn is_held(&self, name: &str) -> Result<bool, Error> {
+        let name = name.to_owned();
+        self.ask(|table| async move { table.is_held(&name).await }).await
+    }
+
     async fn take(&self, claim: &Claim) -> Result<Take, Error> {
         let wish = LockWish {
             name: claim.name.clone(),

@@ -2,7 +2,7 @@
 //!
 //! Contract: `tooz/drivers/file.py: FileDriver`, `fasteners/process_lock.py: InterProcessLock`.
 
-use std::future::pending;
+use std::future::{pending, ready};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -206,7 +206,7 @@ impl Provider for FileProvider {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let claim = Claim { shared: self.shared.clone(), id, given_back: false };
         if let WaitPolicy::Until(deadline) = wait {
-            self.shared.courtesy.stand_back(name, deadline).await;
+            self.shared.courtesy.stand_back(name, deadline, ready(false)).await;
         }
         let mut pause = PAUSE;
         let mut wake = None;

@@ -65,7 +65,8 @@ impl Parts {
             false => Some(self.turns.take_within(name, Mode::Exclusive, wait).await.ok_or_else(busy)?),
         };
         if let WaitPolicy::Until(deadline) = wait {
-            self.courtesy.stand_back(name, deadline).await;
+            let others_have_it = async { matches!(self.keeper.ask(self.keeper.store.is_held(name)).await, Ok(true)) };
+            self.courtesy.stand_back(name, deadline, others_have_it).await;
         }
         loop {
             let wish = Wish::new(&self.keeper, &self.courtesy, turn, name, owner);

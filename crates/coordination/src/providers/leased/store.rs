@@ -87,6 +87,11 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     fn peers_poll(&self) -> Option<Duration> {
         None
     }
+    /// Whether somebody has the lock: for whoever would leave it to others for as long as they need to find it free. One round trip; a
+    /// service that keeps order, or tells at once, need not be asked.
+    async fn is_held(&self, _name: &str) -> Result<bool, Error> {
+        Ok(false)
+    }
     /// Resolves when whatever is held has to be looked at at once, by [`LeaseStore::extend`]: a new connection may lead to a server
     /// that knows nothing of it, or the server is known to have forgotten it. What happened since the last call counts.
     async fn suspect(&self) {

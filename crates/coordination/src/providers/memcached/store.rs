@@ -252,6 +252,11 @@ impl LeaseStore for Store {
         self.link.health()
     }
 
+    async fn is_held(&self, name: &str) -> Result<bool, Error> {
+        let (answer, _) = self.connected()?.client.ask(Command::Look { key: &key(name)? }).await?;
+        Ok(answer.record.is_some())
+    }
+
     fn answers_on_heart(&self) -> bool {
         true
     }
