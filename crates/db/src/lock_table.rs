@@ -126,6 +126,15 @@ impl DatabaseLocks {
         self.requests.get(&self.options, CONNECTIONS)
     }
 
+    /// A connection was lost: none of the others is used again without a look, whichever executor it is of.
+    fn suspect(&self) {
+        for connections in [&self.requests, &self.beats] {
+            if let Some(database) = &*connections.current() {
+                database.inner.suspicion.lost_one();
+            }
+        }
+    }
+
     /// Whether an upsert can return its row.
     async fn returning(&self, database: &Database) -> Result<bool> {
         if database.dialect() != Dialect::MySql {
@@ -171,7 +180,7 @@ impl DatabaseLocks {
                     let outcome = call(database.clone()).await;
                     self.trips.fetch_add(database.round_trips() - before, Ordering::Relaxed);
                     if matches!(outcome, Err(Error::Unavailable(_))) {
-                        database.inner.suspicion.lost_one();
+                        self.suspect();
                     }
                     outcome
                 }

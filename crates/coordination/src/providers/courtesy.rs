@@ -105,11 +105,11 @@ impl Courtesy {
         }
     }
 
-    /// Before one of us tries: leaves others the room that we owe them, unless one of them has the lock. That is asked only if we do
-    /// owe them something.
+    /// Before one of us tries: leaves others the room that we owe them, unless one of them has the lock. That is asked only if there
+    /// were others lately.
     pub(crate) async fn stand_back(&self, name: &str, deadline: Deadline, others_have_it: impl Future<Output = bool>) {
         let Some(until) = self.owed(name) else { return };
-        if others_have_it.await {
+        if self.remembers_others(name) && others_have_it.await {
             return self.seen_others(name);
         }
         tokio::select! {
@@ -117,6 +117,10 @@ impl Courtesy {
             () = tokio::time::sleep_until(until) => {}
             () = deadline.wait() => {}
         }
+    }
+
+    fn remembers_others(&self, name: &str) -> bool {
+        self.names().runs.get(name).is_some_and(|run| run.beside_others(Instant::now(), self.remembered))
     }
 
     /// Until when the lock is to be left to others.
@@ -138,11 +142,18 @@ impl Courtesy {
             run.turns = 0;
         } else if run.turns >= run.allowed {
             run.turns = 0;
-            let alone = run.others.is_none_or(|seen| now - seen > self.remembered);
-            run.allowed = if alone { (run.allowed * 2).min(MOST_TURNS) } else { 1 };
+            let beside_others = run.beside_others(now, self.remembered);
+            run.allowed = if beside_others { 1 } else { (run.allowed * 2).min(MOST_TURNS) };
             return Some(run.last + room);
         }
         None
+    }
+}
+
+impl Run {
+    /// Whether somebody else was seen so lately.
+    fn beside_others(&self, now: Instant, lately: Duration) -> bool {
+        self.others.is_some_and(|seen| now - seen < lately)
     }
 }
 
@@ -164,7 +175,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn room_is_left_after_a_turn_unless_others_use_it_already() {
         let courtesy = Courtesy::new(LOOKS, None);
-        assert_eq!(room(&courtesy, async { panic!("nothing is owed yet") }).await, Duration::ZERO);
+        let unasked = || async { panic!("that would be a request too many") };
+        assert_eq!(room(&courtesy, unasked()).await, Duration::ZERO, "nothing is owed yet");
+        courtesy.released("a");
+        assert_eq!(room(&courtesy, unasked()).await, LOOKS + WAKE_UP, "there were no others yet");
+        courtesy.seen_others("a");
         courtesy.released("a");
         assert_eq!(room(&courtesy, ready(true)).await, Duration::ZERO);
         courtesy.released("a");
