@@ -66,7 +66,7 @@ impl Heart {
 
     /// The executor on which locks are taken: a connection for their requests belongs there, so that no thread has to wake another
     /// one. Beats never go over it.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "redis", feature = "etcd"))]
     pub(crate) fn callers(&self) -> &Handle {
         &self.callers
     }

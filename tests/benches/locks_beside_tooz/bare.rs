@@ -65,7 +65,10 @@ fn pairs(kind: &str, port: u16, time: Duration, pause: Duration) -> Result<Vec<D
     let pair: fn(&mut TcpStream, i32) -> Result<()> = match kind {
         "redis" => redis,
         "memcached" => memcached,
-        "etcd3+http" | "etcd" => etcd,
+        "etcd3+http" | "etcd" => {
+            etcd_connect(&mut socket)?;
+            etcd
+        }
         "zookeeper" => {
             zookeeper_connect(&mut socket)?;
             zookeeper
@@ -115,20 +118,80 @@ fn memcached(socket: &mut TcpStream, _: i32) -> Result<()> {
     Ok(())
 }
 
-fn etcd(socket: &mut TcpStream, _: i32) -> Result<()> {
-    let post = |path: &str, body: &str| {
-        let length = body.len();
-        format!("POST /v3/kv/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+/// Types and flags of HTTP/2's frames (RFC 9113).
+mod http2 {
+    pub(super) const DATA: u8 = 0;
+    pub(super) const HEADERS: u8 = 1;
+    pub(super) const SETTINGS: u8 = 4;
+    pub(super) const WINDOW_UPDATE: u8 = 8;
+    pub(super) const END_STREAM: u8 = 1;
+    pub(super) const END_HEADERS: u8 = 4;
+}
+
+fn http2_frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap_or_default().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), body].concat()
+}
+
+/// Opens a connection over which the server may send as much as it likes.
+fn etcd_connect(socket: &mut TcpStream) -> Result<()> {
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
+    socket.write_all(&http2_frame(http2::SETTINGS, 0, 0, &[]))?;
+    socket.write_all(&http2_frame(http2::WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes()))?;
+    Ok(())
+}
+
+/// One call by gRPC: headers, none of which is compressed, and the message.
+fn call(stream: u32, method: &str, message: &[u8]) -> Vec<u8> {
+    let byte = |length: usize| u8::try_from(length).unwrap_or_default();
+    let path = format!("/etcdserverpb.KV/{method}");
+    let headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", &path),
+        (":authority", "127.0.0.1"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    let literal = |(name, value): (&str, &str)| {
+        [&[0, byte(name.len())], name.as_bytes(), &[byte(value.len())], value.as_bytes()].concat()
     };
-    let whole = |answer: &[u8]| {
-        let text = String::from_utf8_lossy(answer);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-        let length =
-            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-        length.is_some_and(|length: usize| body.len() >= length)
-    };
-    ask(socket, &post("put", r#"{"key":"YmFyZQ==","value":"b3Vycw=="}"#), whole)?;
-    ask(socket, &post("deleterange", r#"{"key":"YmFyZQ=="}"#), whole)?;
+    let headers: Vec<_> = headers.into_iter().flat_map(literal).collect();
+    let message = [&[0, 0, 0, 0, byte(message.len())], message].concat();
+    [
+        http2_frame(http2::HEADERS, http2::END_HEADERS, stream, &headers),
+        http2_frame(http2::DATA, http2::END_STREAM, stream, &message),
+    ]
+    .concat()
+}
+
+/// Whether the answer has ended, and whether there was a message in it: a refusal has none.
+fn answered(answer: &[u8], stream: u32) -> (bool, bool) {
+    let (mut rest, mut message) = (answer, false);
+    while let Some((head, body)) = rest.split_first_chunk::<9>() {
+        let length = usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).unwrap_or_default();
+        let Some(after) = body.get(length..) else { break };
+        if head[5..] == stream.to_be_bytes() {
+            message |= head[3] == http2::DATA;
+            if head[3] == http2::HEADERS && head[4] & http2::END_STREAM > 0 {
+                return (true, message);
+            }
+        }
+        rest = after;
+    }
+    (false, message)
+}
+
+fn etcd(socket: &mut TcpStream, number: i32) -> Result<()> {
+    const PUT: &[u8] = b"\x0a\x04bare\x12\x04ours";
+    const DELETE: &[u8] = b"\x0a\x04bare";
+    let first = number.cast_unsigned() * 4 - 3;
+    for (stream, method, message) in [(first, "Put", PUT), (first + 2, "DeleteRange", DELETE)] {
+        let answer = ask(socket, &call(stream, method, message), |answer| answered(answer, stream).0)?;
+        if !answered(&answer, stream).1 {
+            bail!("etcd refuses {method}");
+        }
+    }
     Ok(())
 }
 

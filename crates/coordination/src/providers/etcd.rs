@@ -1,11 +1,11 @@
-//! etcd, by way of its HTTP/JSON gateway: `etcd3+http://` and `etcd3+https://` as tooz uses it, and `etcd://`, which is ours.
+//! etcd, by gRPC: `etcd3+http://` and `etcd3+https://` in tooz' format, and `etcd://`, which is ours.
 //!
 //! One session per process ([`session`]): a lease that is kept alive, on which every key of ours hangs. It is granted at
 //! connect and revoked at close, never per lock, so nothing is left at etcd that does not go with a live process or its time to
-//! live. The gateway needs nothing at build time, whereas gRPC needs `protoc`.
+//! live.
 
 mod details;
-mod gateway;
+mod endpoints;
 mod guard;
 mod queue;
 mod removals;

@@ -2,10 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::Value;
-
-use super::gateway::{Failure, Gateway};
-use super::wire::{KeyValue, Txn, put, written_at};
+use super::endpoints::{Endpoints, Failure};
+use super::wire::{Compare, KeyValue, Operation, Txn, put, written_at};
 
 /// A key of the session that every request for a lock names together with the revision at which it was last written.
 ///
@@ -32,13 +30,13 @@ pub(super) struct Request<'a> {
 
 impl Guard {
     /// Writes the key for the first time, with the session's lease.
-    pub(super) async fn make(gateway: &Gateway, key: String, value: &str, lease: i64) -> Result<Self, Failure> {
-        let written = gateway.txn(&[], &[put(&key, value, lease)], &[]).await?;
+    pub(super) async fn make(endpoints: &Endpoints, key: String, value: &str, lease: i64) -> Result<Self, Failure> {
+        let written = endpoints.txn(&[], &[put(&key, value, lease)], &[]).await?;
         Ok(Self {
             key,
             value: value.to_owned(),
             lease,
-            revision: AtomicU64::new(written.header.revision),
+            revision: AtomicU64::new(written.revision()),
             given_up: AtomicU64::new(0),
             disarmed: AtomicU64::new(0),
         })
@@ -50,7 +48,7 @@ impl Guard {
     }
 
     /// Begins a request; what it has to compare.
-    pub(super) fn request(&self) -> (Request<'_>, Value) {
+    pub(super) fn request(&self) -> (Request<'_>, Compare) {
         let revision = self.revision.load(Ordering::SeqCst);
         (Request { guard: self, answered: false }, written_at(&self.key, revision))
     }
@@ -66,20 +64,20 @@ impl Guard {
     /// Does `operations`, and sees to it that no request that was given up before takes effect after them.
     pub(super) async fn settle(
         &self,
-        gateway: &Gateway,
-        compare: &[Value],
-        mut operations: [Vec<Value>; 2],
+        endpoints: &Endpoints,
+        compare: &[Compare],
+        mut operations: [Vec<Operation>; 2],
     ) -> Result<Txn, Failure> {
         let given_up = self.given_up.load(Ordering::SeqCst);
         let write = given_up > self.disarmed.load(Ordering::SeqCst);
         if write {
             // Last, so that the answers to the others stand where they always do.
-            operations.iter_mut().for_each(|branch| branch.push(put(&self.key, &self.value, self.lease)));
+            operations.iter_mut().for_each(|branch| branch.push(put(&self.key, self.value.as_str(), self.lease)));
         }
         let [success, failure] = operations;
-        let txn = gateway.txn(compare, &success, &failure).await?;
+        let txn = endpoints.txn(compare, &success, &failure).await?;
         if write {
-            self.revision.fetch_max(txn.header.revision, Ordering::SeqCst);
+            self.revision.fetch_max(txn.revision(), Ordering::SeqCst);
             self.disarmed.fetch_max(given_up, Ordering::SeqCst);
         }
         Ok(txn)

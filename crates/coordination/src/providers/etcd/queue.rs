@@ -103,7 +103,7 @@ impl QueueStore for EtcdQueue {
             let (request, not_given_up) = session.guard.request();
             let compare = [not_given_up];
             let failure = [wire::range(session.guard.key())];
-            let txn = self.client.gateway.txn(&compare, &operations, &failure).await;
+            let txn = self.client.endpoints.txn(&compare, &operations, &failure).await;
             let txn: Txn = request.answered(txn).map_err(|failure| session.failed(failure))?;
             if txn.succeeded {
                 let queue = self.queue_from(txn.found(1));
@@ -117,13 +117,13 @@ impl QueueStore for EtcdQueue {
 
     async fn queue(&self, session: &Session, name: &str) -> Result<Vec<Contender>, Error> {
         self.session_of(session)?;
-        Ok(self.queue_from(&self.client.gateway.range_of(&self.of(name)).await?.kvs))
+        Ok(self.queue_from(&self.client.endpoints.range_of(&self.of(name)).await?.kvs))
     }
 
     async fn find(&self, session: &Session, name: &str, ticket: &Ticket) -> Result<Option<Contender>, Error> {
         let session = self.session_of(session)?;
         let look = [vec![wire::range(&self.key(name, ticket))], Vec::new()];
-        let txn = session.guard.settle(&self.client.gateway, &[], look).await;
+        let txn = session.guard.settle(&self.client.endpoints, &[], look).await;
         let txn = txn.map_err(|failure| session.failed(failure))?;
         Ok(txn.found(0).first().and_then(contender))
     }
@@ -134,7 +134,7 @@ impl QueueStore for EtcdQueue {
         match self.client.removals.known(&contender.node, contender.order) {
             Known::Removed => return Ok(Gone::Surely),
             Known::There => {}
-            Known::Unknown if self.client.gateway.exists(&contender.node).await? => {}
+            Known::Unknown if self.client.endpoints.exists(&contender.node).await? => {}
             Known::Unknown => return Ok(Gone::Surely),
         }
         tokio::select! {
@@ -150,12 +150,11 @@ impl QueueStore for EtcdQueue {
 
     async fn leave(&self, session: &Session, _name: &str, own: &Contender) -> Result<bool, Error> {
         let session = self.session_of(session)?;
-        let txn = self.client.gateway.txn(&[], &[wire::delete(&own.node)], &[]).await;
-        Ok(txn.map_err(|failure| session.failed(failure))?.deleted(0) > 0)
+        self.client.endpoints.delete(&own.node).await.map_err(|failure| session.failed(failure))
     }
 
     async fn list(&self) -> Result<Vec<Holder>, Error> {
-        let found = self.client.gateway.range_of(&self.locks).await?.kvs;
+        let found = self.client.endpoints.range_of(&self.locks).await?.kvs;
         // The keys come sorted, so those of one lock stand together.
         let lock = |found: &KeyValue| Some(found.key_after(&self.locks)?.split_once('/')?.0.to_owned());
         let mut holders = Vec::new();
@@ -174,12 +173,12 @@ impl QueueStore for EtcdQueue {
     }
 
     async fn break_lock(&self, name: &str) -> Result<bool, Error> {
-        let queue = self.queue_from(&self.client.gateway.range_of(&self.of(name)).await?.kvs);
+        let queue = self.queue_from(&self.client.endpoints.range_of(&self.of(name)).await?.kvs);
         let remove: Vec<_> = have_it(&queue).map(|holder| wire::delete(&holder.node)).collect();
         if remove.is_empty() {
             return Ok(false);
         }
-        let txn = self.client.gateway.txn(&[], &remove, &[]).await?;
+        let txn = self.client.endpoints.txn(&[], &remove, &[]).await?;
         Ok((0..remove.len()).any(|index| txn.deleted(index) > 0))
     }
 

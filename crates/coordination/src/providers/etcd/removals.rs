@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::gateway::{Failure, Gateway, Watch};
+use super::endpoints::{Endpoints, Failure, Watch};
 use super::wire::Watched;
 
 /// How many past removals are remembered, for those who ask a little late.
@@ -20,7 +20,7 @@ const FIRST_WORD: Duration = Duration::from_secs(5);
 
 /// Knows which keys were removed, and wakes those who wait for one.
 ///
-/// HTTP/1.1 has one stream per connection, so a watch for each waiter would cost a connection for each.
+/// A watch for each waiter would cost etcd one for each, and a request before each wait.
 #[derive(Debug)]
 pub(super) struct Removals {
     prefix: String,
@@ -111,14 +111,14 @@ impl Removals {
     }
 
     /// Starts to follow, from now on.
-    pub(super) async fn begin(&self, gateway: &Gateway) -> Result<Watch, Failure> {
-        let mut stream = gateway.watch(&self.prefix, 0).await?;
+    pub(super) async fn begin(&self, endpoints: &Endpoints) -> Result<Watch, Failure> {
+        let mut stream = endpoints.watch(&self.prefix, 0).await?;
         let first = tokio::time::timeout(FIRST_WORD, stream.next()).await;
         let first = first.unwrap_or_else(|_| Err("the stream does not begin".to_owned())).map_err(Failure::NotDone)?;
         if !first.created || first.canceled {
             return Err(Failure::NotDone(format!("etcd refuses to be watched: {}", first.cancel_reason)));
         }
-        self.start_over(first.header.revision);
+        self.start_over(first.header.map_or(0, |header| header.revision));
         Ok(stream)
     }
 
@@ -133,13 +133,13 @@ impl Removals {
     }
 
     /// Follows for ever, by way of whichever endpoint is current.
-    pub(super) async fn follow(&self, gateway: &Gateway, mut stream: Watch) {
-        let mut endpoint = gateway.current();
+    pub(super) async fn follow(&self, endpoints: &Endpoints, mut stream: Watch) {
+        let mut changes = endpoints.changes();
         loop {
             let why = loop {
                 tokio::select! {
                     biased;
-                    _ = endpoint.changed() => break "another endpoint".to_owned(),
+                    _ = changes.changed() => break "another endpoint or connection".to_owned(),
                     message = tokio::time::timeout(SILENCE, stream.next()) => match message {
                         Err(_) => break "it was silent for long".to_owned(),
                         Ok(Ok(message)) if message.canceled => break self.canceled(&message),
@@ -153,7 +153,7 @@ impl Removals {
                 let from = self.state().seen;
                 // Where nothing was lost it goes on from where it was.
                 let opened =
-                    if from == 0 { self.begin(gateway).await } else { gateway.watch(&self.prefix, from + 1).await };
+                    if from == 0 { self.begin(endpoints).await } else { endpoints.watch(&self.prefix, from + 1).await };
                 match opened {
                     Ok(stream) => break stream,
                     Err(failure) => {
@@ -175,10 +175,10 @@ impl Removals {
 
     fn note(&self, message: Watched) {
         let mut state = self.state();
-        for event in message.events {
-            let revision = event.kv.mod_revision;
+        for kv in message.events.into_iter().filter_map(|event| event.kv) {
+            let revision = kv.mod_revision;
             state.seen = state.seen.max(revision);
-            let Ok(key) = String::from_utf8(event.kv.key) else { continue };
+            let Ok(key) = String::from_utf8(kv.key) else { continue };
             if let Some(waiting) = state.waiting.get(&key) {
                 waiting.send_replace(());
             }
@@ -205,7 +205,7 @@ mod tests {
 
     fn removal(key: &str, revision: u64) -> Watched {
         let kv = KeyValue { key: key.into(), mod_revision: revision, ..KeyValue::default() };
-        Watched { events: vec![Event { kv }], ..Watched::default() }
+        Watched { events: vec![Event { kv: Some(kv) }], ..Watched::default() }
     }
 
     #[test]

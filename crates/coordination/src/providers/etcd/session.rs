@@ -8,10 +8,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::gateway::{Failure, Gateway, Watch};
+use super::endpoints::{Endpoints, Failure, Watch};
 use super::guard::Guard;
 use super::removals::Removals;
 use super::settings::Settings;
@@ -33,7 +34,7 @@ pub(super) struct Client {
     pub(super) instance: String,
     pub(super) settings: Arc<Settings>,
     /// For callers; the session has connections of its own.
-    pub(super) gateway: Gateway,
+    pub(super) endpoints: Endpoints,
     pub(super) removals: Arc<Removals>,
     link: Arc<Link<EtcdSession>>,
     /// Leases that may be at etcd.
@@ -58,7 +59,8 @@ pub(super) struct EtcdSession {
     /// Why beats fail just now.
     trouble: watch::Sender<Option<String>>,
     heartbeat: Duration,
-    gateway: Gateway,
+    /// Over connections that no busy caller holds up.
+    pub(super) endpoints: Endpoints,
     removals: Arc<Removals>,
     stream: Mutex<Option<Watch>>,
 }
@@ -82,7 +84,7 @@ impl Client {
         heart: &Heart,
     ) -> Result<Arc<Self>, Error> {
         let settings = Arc::new(settings);
-        let gateway = Gateway::new(settings.clone())?;
+        let endpoints = Endpoints::new(settings.clone(), heart.callers());
         let client = Arc::new(Self {
             kind,
             instance: options.instance.clone(),
@@ -91,17 +93,17 @@ impl Client {
             link: Arc::new(Link::new(kind)),
             leases: Mutex::default(),
             heart: heart.branch(),
-            gateway,
+            endpoints,
         });
-        let making = Making {
-            gateway: client.gateway.with_own_connections()?,
-            client: client.clone(),
-            sessions: keys.sessions,
-            generation: AtomicU64::new(0),
-            heartbeat: options.heartbeat,
-        };
-        let options = options.clone();
+        let (of_it, options) = (client.clone(), options.clone());
         client.heart.spawn("etcd-session", async move {
+            let making = Making {
+                endpoints: of_it.endpoints.with_own_connections(&Handle::current()),
+                client: of_it,
+                sessions: keys.sessions,
+                generation: AtomicU64::new(0),
+                heartbeat: options.heartbeat,
+            };
             let client = &making.client;
             client.link.supervise(&options, client.heart.stopping(), || making.session()).await;
         });
@@ -147,7 +149,7 @@ impl Client {
         }
         self.heart.stop().await;
         let leases: Vec<_> = self.leases().iter().copied().collect();
-        let ended = join_all(leases.into_iter().map(|id| self.gateway.revoke(id))).await;
+        let ended = join_all(leases.into_iter().map(|id| self.endpoints.revoke(id))).await;
         if let Some(failure) = ended.into_iter().find_map(Result::err) {
             let seconds = self.settings.time_to_live.as_secs();
             tracing::warn!(%failure, "the session with etcd could not be ended: it goes after {seconds} s");
@@ -162,7 +164,7 @@ impl Client {
 /// Makes sessions.
 struct Making {
     client: Arc<Client>,
-    gateway: Gateway,
+    endpoints: Endpoints,
     /// What the keys of sessions begin with.
     sessions: String,
     generation: AtomicU64,
@@ -175,7 +177,7 @@ impl Making {
         let id = random_id();
         self.client.leases().insert(id);
         let sent = Instant::now();
-        let made = match self.gateway.grant(id, self.client.settings.time_to_live).await {
+        let made = match self.endpoints.grant(id, self.client.settings.time_to_live).await {
             Ok(time_to_live) => self.equipped(id).await.map(|equipment| (time_to_live, equipment)),
             Err(failure @ Failure::NotDone(_)) => {
                 self.client.leases().remove(&id);
@@ -186,7 +188,7 @@ impl Making {
         let (time_to_live, (guard, stream)) = match made {
             Ok(made) => made,
             Err(failure) => {
-                self.spawn("etcd-lease-end", end_lease(self.client.clone(), self.gateway.clone(), id));
+                self.spawn("etcd-lease-end", end_lease(self.client.clone(), self.endpoints.clone(), id));
                 return Err(Error::from(failure));
             }
         };
@@ -199,7 +201,7 @@ impl Making {
             confirmed: Mutex::new(sent),
             trouble: watch::Sender::new(None),
             heartbeat: self.heartbeat,
-            gateway: self.gateway.clone(),
+            endpoints: self.endpoints.clone(),
             removals: self.client.removals.clone(),
             stream: Mutex::new(Some(stream)),
         };
@@ -210,8 +212,8 @@ impl Making {
     /// What a session has beside its lease.
     async fn equipped(&self, id: i64) -> Result<(Guard, Watch), Failure> {
         let key = format!("{}{id:x}", self.sessions);
-        let guard = Guard::make(&self.gateway, key, &self.client.instance, id).await?;
-        Ok((guard, self.client.removals.begin(&self.gateway).await?))
+        let guard = Guard::make(&self.endpoints, key, &self.client.instance, id).await?;
+        Ok((guard, self.client.removals.begin(&self.endpoints).await?))
     }
 
     fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
@@ -229,22 +231,22 @@ impl Making {
 /// Tells everybody of the end of a session, and sees to it that nothing of it stays at etcd.
 fn outlive(client: Arc<Client>, session: &EtcdSession) -> impl Future<Output = ()> + Send + 'static {
     let (lease, id) = (session.lease.clone(), session.id);
-    let (time_to_live, gateway) = (session.time_to_live, session.gateway.clone());
+    let (time_to_live, endpoints) = (session.time_to_live, session.endpoints.clone());
     async move {
         lease.expired().await;
         client.removals.wake_all();
         // Its holders are to have the time that the margin promised them.
         tokio::time::sleep_until(lease.deadline() + margin(time_to_live)).await;
-        end_lease(client, gateway, id).await;
+        end_lease(client, endpoints, id).await;
     }
 }
 
 /// Ends a lease that nobody uses any more: until etcd has confirmed it, or has surely ended it by itself. (A server that was
 /// restarted gives every lease its full time again.)
-async fn end_lease(client: Arc<Client>, gateway: Gateway, id: i64) {
+async fn end_lease(client: Arc<Client>, endpoints: Endpoints, id: i64) {
     let time_to_live = client.settings.time_to_live;
     let until = Instant::now() + time_to_live * RETIRED_AFTER;
-    while let Err(failure) = gateway.revoke(id).await {
+    while let Err(failure) = endpoints.revoke(id).await {
         if Instant::now() > until {
             tracing::debug!(%failure, lease = id, "the end of a lease was not confirmed");
             break;
@@ -311,17 +313,20 @@ impl EtcdSession {
     /// request that was answered was sent, and for how long the lease then lives.
     async fn beat(&self) -> Result<(Instant, Option<Duration>), String> {
         let patience = (self.time_to_live / 6).min(Duration::from_secs(1));
-        let first = *self.gateway.current().borrow();
-        // Once more than there are endpoints: only one connection may be dead.
-        let mut indices = (first..).map(|n| n % self.gateway.endpoints()).take(self.gateway.endpoints() + 1);
+        let (first, count) = (self.endpoints.first(), self.endpoints.count());
+        // Once more than there are endpoints: it may be only the connection that is dead.
+        let mut indices = (first..=first + count).map(|n| (n % count, n == first + count));
         let mut asked = FuturesUnordered::new();
         let mut last = String::new();
         loop {
             let more = indices.next();
-            if let Some(index) = more {
+            if let Some((index, again)) = more {
+                if again {
+                    self.endpoints.reconnect(index);
+                }
                 asked.push(async move {
                     let sent = Instant::now();
-                    (index, sent, self.gateway.keep_alive(self.id, self.guard.key(), index).await)
+                    (index, sent, self.endpoints.keep_alive(self.id, self.guard.key(), index).await)
                 });
             } else if asked.is_empty() {
                 return Err(last);
@@ -337,7 +342,7 @@ impl EtcdSession {
                 Some((index, sent, answer)) = asked.next() => match answer {
                     Ok(time_to_live) => {
                         if index != first {
-                            self.gateway.prefer(index);
+                            self.endpoints.prefer(index);
                         }
                         return Ok((sent, time_to_live));
                     }
@@ -355,7 +360,7 @@ impl Connection for EtcdSession {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
         let following = async {
             if let Some(stream) = stream {
-                self.removals.follow(&self.gateway, stream).await;
+                self.removals.follow(&self.endpoints, stream).await;
             }
         };
         let living = async { tokio::join!(self.beats(), following) };

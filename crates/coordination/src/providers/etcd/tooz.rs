@@ -115,17 +115,19 @@ impl LeaseStore for ToozLocks {
         let session = self.client.current()?;
         let (key, value) = (key(&claim.name), value(claim));
         let details = Details::new(&self.client.instance, Mode::Exclusive, &claim.owner, claim.since).written();
-        let success =
-            [wire::put(&key, &value, session.id), wire::put(&details_key(&claim.name, &value), details, session.id)];
+        let success = [
+            wire::put(&key, value.as_slice(), session.id),
+            wire::put(&details_key(&claim.name, &value), details, session.id),
+        ];
         let failure = [wire::range(&key), wire::range(session.guard.key())];
         loop {
             session.check()?;
             let (request, not_given_up) = session.guard.request();
             let compare = [wire::is_absent(&key), not_given_up];
-            let txn = self.client.gateway.txn(&compare, &success, &failure).await;
+            let txn = self.client.endpoints.txn(&compare, &success, &failure).await;
             let txn = request.answered(txn).map_err(|failure| session.failed(failure))?;
             if txn.succeeded {
-                let made_at = txn.header.revision;
+                let made_at = txn.revision();
                 self.client.removals.mind(&key, made_at);
                 return Ok(Take::Taken(Taken { token: Some(made_at), deadline: session.deadline() }));
             }
@@ -144,8 +146,8 @@ impl LeaseStore for ToozLocks {
         let mut extended = Vec::with_capacity(claims.len());
         for claims in claims.chunks(AT_ONCE) {
             let look: Vec<_> = claims.iter().map(|claim| wire::range(&key(&claim.name))).collect();
-            // The session's own beats extend; this is to see that nobody has taken the lock away.
-            let txn = self.client.gateway.txn(&[], &look, &[]).await.map_err(|failure| session.failed(failure))?;
+            // The session's own beats extend; this is to see that nobody has taken the lock away. It goes the beats' way.
+            let txn = session.endpoints.txn(&[], &look, &[]).await.map_err(|failure| session.failed(failure))?;
             let ours = |(index, claim): (usize, &Arc<Claim>)| taken(txn.found(index), &value(claim), &session);
             extended.extend(claims.iter().enumerate().map(ours).map(|taken| taken.map(|taken| taken.deadline)));
         }
@@ -159,7 +161,7 @@ impl LeaseStore for ToozLocks {
         let session = self.client.current()?;
         session.check()?;
         let look = [vec![wire::range(&key(&claim.name))], Vec::new()];
-        let txn = session.guard.settle(&self.client.gateway, &[], look).await;
+        let txn = session.guard.settle(&self.client.endpoints, &[], look).await;
         let txn = txn.map_err(|failure| session.failed(failure))?;
         Ok(taken(txn.found(0), &value(claim), &session))
     }
@@ -169,9 +171,9 @@ impl LeaseStore for ToozLocks {
         let (key, value) = (key(&claim.name), value(claim));
         self.client.removals.forget(&key);
         let details = wire::delete(&details_key(&claim.name, &value));
-        let compare = [wire::has_value(&key, &value)];
+        let compare = [wire::has_value(&key, value)];
         let operations = [vec![wire::delete(&key), details.clone()], vec![details]];
-        let txn = session.guard.settle(&self.client.gateway, &compare, operations).await;
+        let txn = session.guard.settle(&self.client.endpoints, &compare, operations).await;
         Ok(txn.map_err(|failure| session.failed(failure))?.succeeded)
     }
 
@@ -181,7 +183,7 @@ impl LeaseStore for ToozLocks {
 
     async fn list(&self) -> Result<Vec<Holder>, Error> {
         let look = [wire::range_of(LOCKS), wire::range_of(HOLDERS)];
-        let txn = self.client.gateway.txn(&[], &look, &[]).await?;
+        let txn = self.client.endpoints.txn(&[], &look, &[]).await?;
         let ours = txn.found(1).iter().filter_map(|details| Some((details.key_after(HOLDERS)?, details)));
         let ours: std::collections::HashMap<_, _> = ours.collect();
         let holder = |lock: &KeyValue| {
@@ -198,7 +200,7 @@ impl LeaseStore for ToozLocks {
 
     async fn break_lock(&self, name: &str) -> Result<bool, Error> {
         let remove = [wire::delete(&key(name)), wire::delete_of(&format!("{HOLDERS}{name}/"))];
-        Ok(self.client.gateway.txn(&[], &remove, &[]).await?.deleted(0) > 0)
+        Ok(self.client.endpoints.txn(&[], &remove, &[]).await?.deleted(0) > 0)
     }
 
     async fn close(&self) {
