@@ -15,8 +15,11 @@ use common::locks::{busy, coordinator, once, soon, unconnected, until};
 use common::openssl::openssl;
 use common::peer::{Peer, python_tries};
 use scoria_coordination::{Error, Health, Options, providers};
+use scoria_runtime::Tasks;
 use scoria_testkit::Etcd;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 
 /// An authority and what it has signed: for 127.0.0.1 as a server, and for a client. And an authority nobody trusts.
 fn certificates(dir: &Path) {
@@ -120,6 +123,18 @@ async fn what_cannot_work_is_said() {
     soon(&older, "a").await.release().await.unwrap();
     older.close().await;
     only_sessions_are_left(&etcd, 0).await;
+    let http1 = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = http1.local_addr().unwrap().port();
+    let tasks = Tasks::new();
+    drop(tasks.spawn("http/1.1", async move {
+        let mut clients = Vec::new();
+        loop {
+            let (mut client, _) = http1.accept().await.unwrap();
+            client.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            clients.push(client);
+        }
+    }));
+    says(&format!("etcd3+http://127.0.0.1:{port}"), "does not speak HTTP/2").await;
     let refused = providers::open("etcd://u:secret@h?timeout=soon", &Options::default()).await.unwrap_err().to_string();
     assert!(refused.contains("timeout=soon: it has to be a whole number") && !refused.contains("secret"), "{refused}");
 }

@@ -109,10 +109,14 @@ impl From<Status> for Fault {
             Code::Unavailable,
             Code::DataLoss,
         ];
+        const NO_HTTP2: &str = ": it does not speak HTTP/2, which gRPC goes over; let the load balancer hand on TCP connections as they are";
         if causes(&status).any(|cause| cause.is::<ConnectError>()) {
             Self::Unreached(said(status.message(), &status))
         } else if UNSURE.contains(&status.code()) || status.source().is_some() {
-            Self::Unanswered(said(status.message(), &status))
+            let why = said(status.message(), &status);
+            // "HTTP", as HTTP/1.1 answers, would be the length of a frame.
+            let hint = if why.contains("frame with invalid size") { NO_HTTP2 } else { "" };
+            Self::Unanswered(why + hint)
         } else {
             Self::Refused(status)
         }

@@ -407,7 +407,7 @@ pub(super) struct Event {
 mod tests {
     use super::*;
 
-    /// Field by field as `protoc --encode` writes them from etcd's own files.
+    /// Field by field, by the numbers of etcd's own files.
     #[test]
     fn requests_have_etcds_form() {
         let txn = TxnRequest {
