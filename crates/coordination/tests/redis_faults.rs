@@ -211,6 +211,74 @@ async fn what_an_administrator_deletes_is_told_lost_and_scripts_he_flushes_come_
     next.release().await.unwrap();
 }
 
+/// Deleted under a holder that cannot be told: nobody of us has the lock before the holder's time is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_deleted_under_a_stopped_holder_makes_no_two_holders() {
+    let (server, url) = server().await;
+    let ours = coordinator(&url).await;
+    let mut other = Peer::ours(&url, &["hold", "a"]);
+    other.says(&["held"]);
+    other.signal(Signal::SIGSTOP);
+    server.execute(&["DEL", "_tooz_cinder-a_lock"]).unwrap();
+    let deleted = Instant::now();
+    busy(&ours, "a").await;
+    let held = soon(&ours, "a").await;
+    assert!(deleted.elapsed() >= Duration::from_secs(1), "{:?}: its last beat was less than a second before", deleted.elapsed());
+    other.resume();
+    other.signal(Signal::SIGCONT);
+    assert_eq!(other.says(&["lost", "still held"]), "lost");
+    held.verify().await.unwrap();
+    held.release().await.unwrap();
+}
+
+/// A holder that listens answers at once, and is not waited for until its time is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_whose_lock_is_broken_knows_it_before_anybody_else_has_it() {
+    let (_server, url) = server().await;
+    let url = url.replace("lock_timeout=3", "lock_timeout=60");
+    let (one, two) = (coordinator(&url).await, coordinator(&url).await);
+    for _ in 0..20 {
+        let held = soon(&one, "a").await;
+        let waiter = two.clone();
+        let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
+        assert!(two.break_lock("a").await.unwrap());
+        let next = waiting.await.unwrap();
+        assert!(held.lost().is_cancelled(), "two holders");
+        next.release().await.unwrap();
+    }
+}
+
+/// Whoever gives back hands on, with the same request; also when the message is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_is_handed_on_with_its_release() {
+    let (server, direct) = server().await;
+    let proxy = Proxy::start(server.port()).unwrap();
+    let (one, two) = (coordinator(&direct).await, coordinator(&url(proxy.port())).await);
+    for message_lost in [false, true] {
+        let held = soon(&one, "a").await;
+        let waiter = two.clone();
+        let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
+        let in_line = || server.execute(&["ZRANGE", "_tooz_cinder-a_waiters", "0", "0"]).unwrap();
+        until("it waits", || !in_line().trim().is_empty()).await;
+        let claim = in_line()[..32].to_owned();
+        if message_lost {
+            proxy.set(Link::AnswersLost);
+        }
+        let before = held.token();
+        held.release().await.unwrap();
+        assert_eq!(server.execute(&["GET", "_tooz_cinder-a_lock"]).unwrap().trim(), claim);
+        if message_lost {
+            proxy.set(Link::Up);
+            proxy.cut();
+        }
+        let next = waiting.await.unwrap();
+        assert!(next.token() > before);
+        next.verify().await.unwrap();
+        next.release().await.unwrap();
+        assert_eq!(keys(&server), Vec::<String>::new());
+    }
+}
+
 /// A process that was stopped asks first, and hears it from the clock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_that_was_stopped_knows_it_before_anything_else() {

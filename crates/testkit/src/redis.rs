@@ -259,6 +259,10 @@ async fn serve(dir: &Path, port: u16, settings: &[(String, String)]) -> Result<P
     for (key, value) in settings {
         command.arg(format!("--{key}")).args(value.split(' '));
     }
+    if settings.iter().any(|(key, _)| key == "cluster-enabled") {
+        // Otherwise it is ten thousand above the other one, which may be anybody's.
+        command.args(["--cluster-port", &free_port()?.to_string()]);
+    }
     let mut process = Process::spawn("redis-server", command, &dir.join("log"))?;
     let secret = password(settings);
     process.ready("answer", START_TIMEOUT, async || client(port, secret, &["PING"]).is_ok()).await?;

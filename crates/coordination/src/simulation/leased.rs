@@ -18,6 +18,8 @@ const TIME_TO_LIVE: Duration = Duration::from_secs(3);
 /// The service: records that go by themselves.
 #[derive(Debug, Default)]
 struct Service {
+    /// A lock that is given back is handed on to whoever waits longest; otherwise all that wait are woken.
+    hands_on: bool,
     state: Mutex<Records>,
 }
 
@@ -25,8 +27,58 @@ struct Service {
 struct Records {
     by_name: BTreeMap<String, Record>,
     token: u64,
-    /// One for each that waits, so that they wake in order.
-    waiting: BTreeMap<String, Vec<watch::Sender<()>>>,
+    /// In the order in which they came.
+    waiting: BTreeMap<String, Vec<(Claim, Arc<Waiter>)>>,
+}
+
+/// What one that waits has heard of the service.
+#[derive(Debug, Default)]
+struct Waiter {
+    wake: watch::Sender<()>,
+    heard: Mutex<Heard>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    /// When it last looked and was answered, or looks for the first time, and the highest token then.
+    looked: Option<(Instant, u64)>,
+    yours: Option<Taken>,
+}
+
+impl Waiter {
+    fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A message of the service: only what is newer than the last look was given after that was sent.
+    fn given(&self, token: u64) {
+        let mut heard = self.heard();
+        let looked = heard.looked.filter(|(_, highest)| token > *highest);
+        heard.yours = looked.map(|(sent, _)| Taken { token: Some(token), deadline: sent + TIME_TO_LIVE });
+        self.wake.send_replace(());
+    }
+}
+
+impl Records {
+    /// Whoever waits for it has it now, unless nobody does.
+    fn hand_on(&mut self, name: &str) -> Option<(Arc<Waiter>, u64)> {
+        let waiting = self.waiting.get_mut(name).filter(|waiting| !waiting.is_empty())?;
+        let (claim, waiter) = waiting.remove(0);
+        Some((waiter, self.give(&claim)))
+    }
+
+    fn give(&mut self, claim: &Claim) -> u64 {
+        self.token += 1;
+        let record = Record { id: claim.id.clone(), token: self.token, until: Instant::now() + TIME_TO_LIVE };
+        self.by_name.insert(claim.name.clone(), record);
+        self.token
+    }
+
+    fn leave_line(&mut self, claim: &Claim) {
+        if let Some(waiting) = self.waiting.get_mut(&claim.name) {
+            waiting.retain(|(other, _)| other.id != claim.id);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -51,9 +103,18 @@ struct Store {
     world: Arc<World>,
     service: Arc<Service>,
     instance: String,
+    waiters: Mutex<BTreeMap<String, Arc<Waiter>>>,
 }
 
 impl Store {
+    fn waiter(&self, claim: &Claim) -> Option<Arc<Waiter>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).get(&claim.id).cloned()
+    }
+
+    fn forget(&self, claim: &Claim) {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).remove(&claim.id);
+    }
+
     async fn ask<T: Send + 'static>(
         &self,
         claim: &Claim,
@@ -94,21 +155,42 @@ impl LeaseStore for Store {
         Duration::from_millis(500)
     }
 
+    fn keeps_order(&self) -> bool {
+        self.service.hands_on
+    }
+
     async fn take(&self, claim: &Claim) -> Result<Take, Error> {
-        let sent = Instant::now();
-        let taken = |claim: &Claim, records: &mut Records| match records.by_name.get(&claim.name) {
-            Some(record) => Err(record.until - Instant::now()),
+        let (sent, waiter) = (Instant::now(), self.waiter(claim));
+        if let Some(waiter) = &waiter {
+            waiter.heard().looked.get_or_insert((sent, 0));
+        }
+        let lines_up = waiter.clone().filter(|_| self.service.hands_on);
+        let taken = move |claim: &Claim, records: &mut Records| match records.by_name.get(&claim.name) {
+            Some(record) if record.id == claim.id => Ok((record.token, record.until - Instant::now())),
+            Some(record) => {
+                let (left, highest) = (record.until - Instant::now(), records.token);
+                if let Some(waiter) = &lines_up {
+                    records.leave_line(claim);
+                    records.waiting.entry(claim.name.clone()).or_default().push((claim.clone(), waiter.clone()));
+                }
+                Err((left, highest))
+            }
             None => {
-                records.token += 1;
-                let (id, token) = (claim.id.clone(), records.token);
-                let record = Record { id, token, until: Instant::now() + TIME_TO_LIVE };
-                records.by_name.insert(claim.name.clone(), record);
-                Ok(token)
+                records.leave_line(claim);
+                Ok((records.give(claim), TIME_TO_LIVE))
             }
         };
         Ok(match self.ask(claim, taken).await? {
-            Ok(token) => Take::Taken(Taken { token: Some(token), deadline: sent + TIME_TO_LIVE }),
-            Err(remaining) => Take::Held(Some(remaining)),
+            Ok((token, left)) => {
+                self.forget(claim);
+                Take::Taken(Taken { token: Some(token), deadline: sent + left })
+            }
+            Err((remaining, highest)) => {
+                if let Some(waiter) = waiter {
+                    waiter.heard().looked = Some((sent, highest));
+                }
+                Take::Held(Some(remaining))
+            }
         })
     }
 
@@ -139,12 +221,20 @@ impl LeaseStore for Store {
     }
 
     async fn give_back(&self, claim: &Claim) -> Result<bool, Error> {
-        self.ask(claim, |claim, records| {
+        self.forget(claim);
+        let (world, hands_on) = (self.world.clone(), self.service.hands_on);
+        self.ask(claim, move |claim, records| {
             let ours = records.by_name.get(&claim.name).is_some_and(|record| record.id == claim.id);
+            records.leave_line(claim);
             if ours {
                 records.by_name.remove(&claim.name);
-                let waiting = records.waiting.entry(claim.name.clone()).or_default();
-                waiting.retain(|waiting| waiting.send(()).is_ok());
+                if hands_on {
+                    if let Some((waiter, token)) = records.hand_on(&claim.name) {
+                        world.message(move || waiter.given(token));
+                    }
+                } else if let Some(waiting) = records.waiting.get(&claim.name) {
+                    waiting.iter().for_each(|(_, waiter)| waiter.wake.send_replace(()));
+                }
             }
             ours
         })
@@ -152,12 +242,20 @@ impl LeaseStore for Store {
     }
 
     async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error> {
-        let wait = |claim: &Claim, records: &mut Records| {
-            let (wakes, woken) = watch::channel(());
-            records.waiting.entry(claim.name.clone()).or_default().push(wakes);
-            woken
-        };
-        self.ask(claim, wait).await
+        let waiter = Arc::<Waiter>::default();
+        let woken = waiter.wake.subscribe();
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).insert(claim.id.clone(), waiter.clone());
+        if !self.service.hands_on {
+            let wait = move |claim: &Claim, records: &mut Records| {
+                records.waiting.entry(claim.name.clone()).or_default().push((claim.clone(), waiter.clone()));
+            };
+            self.ask(claim, wait).await?;
+        }
+        Ok(woken)
+    }
+
+    fn handed_on(&self, claim: &Claim) -> Option<Taken> {
+        self.waiter(claim)?.heard().yours
     }
 
     async fn list(&self) -> Result<Vec<Holder>, Error> {
@@ -173,11 +271,16 @@ impl LeaseStore for Store {
 
 fn simulate(seed: u64) -> Result<u64, String> {
     Simulation::run(seed, TIME_TO_LIVE, |world| {
-        let (world, service) = (world.clone(), Arc::new(Service::default()));
+        let service = Service { hands_on: world.chance(500), ..Service::default() };
+        let (world, service) = (world.clone(), Arc::new(service));
         Box::new(move |number: usize, gate: &Gate| -> Arc<dyn Provider> {
-            let instance = format!("process-{number}");
-            let store = Arc::new(Store { world: world.clone(), service: service.clone(), instance });
-            Arc::new(LeasedProvider::new(store, &Heart::behind(gate), &Options::default()))
+            let store = Store {
+                world: world.clone(),
+                service: service.clone(),
+                instance: format!("process-{number}"),
+                waiters: Mutex::default(),
+            };
+            Arc::new(LeasedProvider::new(Arc::new(store), &Heart::behind(gate), &Options::default()))
         })
     })
 }

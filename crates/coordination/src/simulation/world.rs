@@ -120,6 +120,17 @@ impl World {
         if self.in_trouble() { self.millis(4_000) } else { self.millis(3) }
     }
 
+    /// The service tells something, which arrives late or never when there is trouble.
+    pub(crate) fn message(&self, arrives: impl FnOnce() + Send + 'static) {
+        let (lost, way) = (self.in_trouble(), self.way());
+        if !lost {
+            drop(self.tasks.spawn("message", async move {
+                tokio::time::sleep(way).await;
+                arrives();
+            }));
+        }
+    }
+
     /// Sends a request to the service and waits for the answer. Once sent, it takes its way whatever becomes of the sender:
     /// an error, or giving up, says nothing about whether it is carried out.
     pub(crate) async fn call<T: Send + 'static>(

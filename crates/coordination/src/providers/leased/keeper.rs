@@ -161,7 +161,7 @@ impl Keeper {
     }
 
     /// Extends everything that is held.
-    async fn extend(&self) -> Result<(), Error> {
+    async fn extend(self: &Arc<Self>) -> Result<(), Error> {
         let held = |(serial, entry): (&u64, &Entry)| Some((*serial, entry.claim.clone(), entry.lease.clone()?));
         let held: Vec<_> = self.table().entries.iter().filter_map(held).collect();
         if held.is_empty() {
@@ -169,12 +169,16 @@ impl Keeper {
         }
         let claims: Vec<_> = held.iter().map(|(_, claim, _)| claim.clone()).collect();
         let extended = self.ask(self.store.extend(&claims)).await?;
-        for ((serial, _, lease), deadline) in held.into_iter().zip(extended) {
+        for ((serial, claim, lease), deadline) in held.into_iter().zip(extended) {
             match deadline {
                 Some(deadline) => {
                     lease.renew(self.certain(deadline));
                 }
-                None if self.forget(serial) => lease.lose("its record is gone or somebody else's"),
+                // The holder is told; only then goes what is left of the claim at the service.
+                None if self.forget(serial) => {
+                    lease.lose("its record is gone or somebody else's");
+                    drop(self.withdraw(claim, None, true));
+                }
                 // Given back in the meantime.
                 None => {}
             }

@@ -112,6 +112,11 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     /// service that keeps order lines the claim up here. The subscription ends when the receiver is dropped; the sender's end
     /// means that notifications were lost. A store whose service cannot notify returns a receiver that never wakes.
     async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error>;
+    /// What a wake-up has brought: the lock itself, where whoever gives it back hands it on. Its deadline counts from when a request
+    /// of the waiter was sent after which it must have been given.
+    fn handed_on(&self, _claim: &Claim) -> Option<Taken> {
+        None
+    }
 
     /// Holders and waiters, as far as [`Features::listing`] promises; names without the prefix.
     async fn list(&self) -> Result<Vec<Holder>, Error>;

@@ -112,7 +112,9 @@ impl Wish {
                 }
                 (Ok(Take::Held(look)), Some(deadline)) => {
                     again = AGAIN;
-                    self.wait(look, deadline).await?;
+                    if let Some(taken) = self.wait(look, deadline).await? {
+                        return self.hold(taken, doubts);
+                    }
                 }
                 (Err(Error::Unavailable(_)), Some(deadline)) => {
                     pause(again, deadline).await;
@@ -149,9 +151,9 @@ impl Wish {
         outcome
     }
 
-    /// Waits for a reason to try again. Whoever begins to wait tries again at once: the lock may have become free before the
-    /// service knew of us.
-    async fn wait(&mut self, look: Option<Duration>, deadline: Deadline) -> Result<(), Error> {
+    /// Waits for a reason to try again, or for the lock itself. Whoever begins to wait tries again at once: the lock may have become
+    /// free before the service knew of us.
+    async fn wait(&mut self, look: Option<Duration>, deadline: Deadline) -> Result<Option<Taken>, Error> {
         let Footprint { keeper, claim, trace, .. } = &mut self.footprint;
         let Some(wakes) = &mut self.wakes else {
             let before = *trace;
@@ -165,11 +167,11 @@ impl Wish {
                         *trace = before.max(Trace::Known);
                     }
                     self.wakes = Some(wakes);
-                    return Ok(());
+                    return Ok(None);
                 }
                 Err(Error::Unavailable(_)) => {
                     pause(AGAIN, deadline).await;
-                    return Ok(());
+                    return Ok(None);
                 }
                 Err(error) => return Err(error),
             }
@@ -178,15 +180,18 @@ impl Wish {
         let look = look.map_or(longest, |look| look.min(longest));
         tokio::select! {
             biased;
-            woken = wakes.changed() => if woken.is_err() {
-                // We may have missed something; not in a hurry, the connection may be gone.
-                self.wakes = None;
-                pause(AGAIN, deadline).await;
+            woken = wakes.changed() => match woken {
+                Ok(()) => return Ok(keeper.store.handed_on(claim)),
+                Err(_) => {
+                    // We may have missed something; not in a hurry, the connection may be gone.
+                    self.wakes = None;
+                    pause(AGAIN, deadline).await;
+                }
             },
             () = tokio::time::sleep(look) => {}
             () = deadline.wait() => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     fn hold(mut self, taken: Taken, doubts: u64) -> Result<Result<LeasedLock, Option<Turn>>, Error> {

@@ -1,11 +1,13 @@
--- Before each script. Keys of one lock: the record (tooz' own key), its details, who waits, whose turn it is, since when the
--- lock goes from hand to hand among Scoria's instances; then the counter of fencing tokens of the whole namespace.
+-- Before each script. Keys of one lock: the record (tooz' own key), its details, who waits, whether polling peers have room, since
+-- when the lock goes from hand to hand among Scoria's instances; then the counter of fencing tokens of the whole namespace.
+--
+-- Who waits, and who takes or gives back, is written "CLAIM TTL DETAILS": 32 digits, milliseconds, JSON.
 if redis.replicate_commands then redis.replicate_commands() end
-local LOCK, HOLDER, WAITERS, TURN, RUN, COUNTER = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local LOCK, HOLDER, WAITERS, ROOM, RUN, COUNTER = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 
--- Milliseconds. A waiter that is woken has TURN_MS to come; after RUN_MS from hand to hand the lock is left alone for ROOM_MS, so
--- that a Python peer, which looks every 100 ms, finds it free; what waiters leave behind goes after KEEP_MS.
-local TURN_MS, RUN_MS, ROOM_MS, KEEP_MS, PEER_MS = 300, 3000, 150, 10000, 100
+-- Milliseconds. After RUN_MS from hand to hand the lock is left alone for ROOM_MS, so that a Python peer, which looks every PEER_MS,
+-- finds it free; what waiters leave behind goes after KEEP_MS.
+local RUN_MS, ROOM_MS, KEEP_MS, PEER_MS = 3000, 150, 10000, 100
 
 local function now()
     local time = redis.call('TIME')
@@ -16,10 +18,13 @@ local function text(number)
     return string.format('%.0f', number)
 end
 
--- Tells the instance of a waiter; true when it listens, nil when nobody may be told anything here.
-local function wake(waiter, channel)
-    local instance = cjson.decode(string.sub(waiter, 34)).instance
-    local heard = redis.pcall('PUBLISH', channel .. instance, string.sub(waiter, 1, 32))
+local function claim_of(member)
+    return string.sub(member, 1, 32)
+end
+
+-- Tells the instance in the details something about a claim; true when it listens, nil when nobody may be told anything here.
+local function tell(details, channel, what)
+    local heard = redis.pcall('PUBLISH', channel .. cjson.decode(details).instance, what)
     if type(heard) ~= 'number' then return nil end
     return heard > 0
 end
@@ -30,36 +35,48 @@ local function leave_line(waiter)
     if redis.call('EXISTS', WAITERS) == 0 then redis.call('DEL', RUN) end
 end
 
--- Whether anybody stands in line or has been given the turn.
-local function contended()
-    return redis.call('EXISTS', TURN, WAITERS) > 0
+-- The free lock is this one's from now on. Returns the fencing token and the time to live.
+local function grant(member)
+    local claim, ttl, details = string.match(member, '^(%x+) (%d+) (.*)$')
+    local at = now()
+    local token = math.max(tonumber(redis.call('GET', COUNTER) or 0) + 1, at)
+    redis.call('SET', COUNTER, text(token))
+    redis.call('SET', LOCK, claim, 'PX', ttl)
+    redis.call('SET', HOLDER, claim .. ' ' .. text(token) .. ' ' .. text(at) .. ' ' .. details, 'PX', ttl)
+    return token, tonumber(ttl)
 end
 
--- The lock is free: whoever waits longest and is still there has TURN_MS to take it. Returns whose turn it is, if anybody's; ''
--- is the polling peers'.
+-- The lock is free: whoever waits longest and listens has it now, and is told so, unless that is the taker. True when it is for
+-- somebody else.
 local function pass_on(channel, taker)
     while true do
         local first = redis.call('ZRANGE', WAITERS, 0, 0)[1]
         if not first then
             redis.call('DEL', RUN)
-            return nil
+            return false
         end
-        local at = now()
+        local at, details = now(), string.match(first, '^%x+ %d+ (.*)$')
         local run = tonumber(redis.call('GET', RUN) or at)
         if at - run > RUN_MS * 1000 then
             redis.call('SET', RUN, text(at), 'PX', KEEP_MS)
-            redis.call('SET', TURN, '', 'PX', ROOM_MS)
-            wake(first, channel)
-            return ''
+            redis.call('SET', ROOM, '', 'PX', ROOM_MS)
+            tell(details, channel, 'look ' .. claim_of(first))
+            return true
         end
-        local id = string.sub(first, 1, 32)
-        if id == taker then return id end
-        local heard = wake(first, channel)
-        if heard == nil then return nil end
-        redis.call('ZREM', WAITERS, first)
+        if first == taker then return false end
+        local token = grant(first)
+        local heard = tell(details, channel, 'yours ' .. claim_of(first) .. ' ' .. text(token))
         if heard then
-            redis.call('SET', TURN, id, 'PX', TURN_MS)
-            return id
+            leave_line(first)
+            return true
         end
+        redis.call('DEL', LOCK, HOLDER)
+        if heard == nil then return false end
+        redis.call('ZREM', WAITERS, first)
     end
+end
+
+-- Tells a holder that its record was taken away; as `tell`.
+local function tell_holder(holder, channel)
+    return tell(string.match(holder, '^%x+ %d+ %d+ (.*)$'), channel, 'gone')
 end

@@ -1,13 +1,20 @@
--- ARGV: claim, details, channel prefix. Returns 1 when the record was this claim's.
-local claim, channel = ARGV[1], ARGV[3]
+-- ARGV: who gives back, channel prefix. Returns 1 when the record was this claim's.
+local member, channel = ARGV[1], ARGV[2]
+local claim = claim_of(member)
 local ours = redis.call('GET', LOCK) == claim
-if ours then redis.call('DEL', LOCK, HOLDER) end
-if contended() then
-    local turn = redis.call('GET', TURN)
-    if turn == claim then redis.call('DEL', TURN) end
-    leave_line(claim .. ' ' .. ARGV[2])
-    if ours or turn == claim and redis.call('EXISTS', LOCK) == 0 then
-        pass_on(channel, nil)
+local free = ours
+if ours then
+    redis.call('DEL', LOCK, HOLDER)
+else
+    -- The record was taken away: that is known now.
+    local holder = redis.call('GET', HOLDER)
+    if holder and claim_of(holder) == claim then
+        redis.call('DEL', HOLDER)
+        free = redis.call('EXISTS', LOCK) == 0
     end
+end
+if redis.call('EXISTS', ROOM, WAITERS) > 0 then
+    leave_line(member)
+    if free then pass_on(channel, nil) end
 end
 return ours and 1 or 0

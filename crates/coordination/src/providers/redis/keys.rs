@@ -30,13 +30,13 @@ impl Keys {
 
     /// Hands the keys of a lock to a script, as `common.lua` expects them.
     pub(super) fn give<'a>(&self, script: &mut ScriptInvocation<'a>, name: &str) {
-        for end in [LOCK, HOLDER, WAITERS, "_turn", "_run"] {
+        for end in [LOCK, HOLDER, WAITERS, "_room", "_run"] {
             script.key(self.of(name, end));
         }
         script.key(format!("{}_scoria_token", self.namespace));
     }
 
-    /// Before the name of an instance: where it is told that it is a waiter's turn.
+    /// Before the name of an instance: where it is told what concerns its claims.
     pub(super) fn channel(&self) -> String {
         format!("{}_scoria_wake:", self.namespace)
     }

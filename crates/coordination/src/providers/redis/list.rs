@@ -46,7 +46,9 @@ pub(super) async fn list(store: &RedisStore) -> Result<Vec<Holder>, Error> {
         let (time, waiters): (redis::Value, Vec<(String, f64)>) = connection.ask_all(commands).await?;
         let now = server_time(time);
         for (member, since) in waiters {
-            let details = member.get(33..).and_then(|details| serde_json::from_str::<Details>(details).ok());
+            // `CLAIM TTL DETAILS`, see `common.lua`.
+            let details = member.splitn(3, ' ').nth(2);
+            let details = details.and_then(|details| serde_json::from_str::<Details>(details).ok());
             let waiter = details.map(|details| details.holder(name, false));
             let since = now.map(|now| Duration::from_micros(now.saturating_sub(since as u64)));
             found.extend(waiter.map(|waiter| Holder { since, ..waiter }));

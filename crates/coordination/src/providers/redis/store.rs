@@ -76,7 +76,7 @@ impl RedisStore {
             keys: Keys::new(&redis.namespace),
             link: Arc::new(Link::new("redis")),
             scripts: Arc::new(Scripts::new()),
-            wakes: Arc::default(),
+            wakes: Arc::new(Wakes::new(redis.lock_timeout)),
             memory: Arc::default(),
             instance: options.instance.clone(),
             host: nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok()),
@@ -110,9 +110,11 @@ impl RedisStore {
         store
     }
 
-    fn details(&self, claim: &Claim) -> String {
+    /// How a claim stands in line, see `common.lua`.
+    fn member(&self, claim: &Claim) -> String {
         let details = Details::new(&self.instance, self.host.as_deref(), &claim.owner);
-        serde_json::to_string(&details).expect("text can be written as JSON")
+        let details = serde_json::to_string(&details).expect("text can be written as JSON");
+        format!("{} {} {details}", claim.id, self.lock_timeout.as_millis())
     }
 
     /// Runs a script on the keys of one lock.
@@ -163,7 +165,8 @@ impl LeaseStore for RedisStore {
 
     fn poll_interval(&self) -> Duration {
         match self.link.current() {
-            Ok(connection) if connection.told => TOLD,
+            // What it is told counts from its last look, so that must not be long ago.
+            Ok(connection) if connection.told => TOLD.min(self.lock_timeout / 3),
             _ => UNTOLD,
         }
     }
@@ -173,15 +176,18 @@ impl LeaseStore for RedisStore {
     }
 
     async fn suspect(&self) {
-        self.memory.in_doubt.notified().await;
+        tokio::select! {
+            biased;
+            () = self.memory.in_doubt.notified() => {}
+            () = self.wakes.gone.notified() => {}
+        }
     }
 
     async fn take(&self, claim: &Claim) -> Result<Take, Error> {
-        let (details, channel, ttl) = (self.details(claim), self.keys.channel(), millis(self.lock_timeout));
-        let waits = if self.wakes.waits(&claim.id) { "1" } else { "0" };
-        let sent = Instant::now();
+        let (member, channel, sent) = (self.member(claim), self.keys.channel(), Instant::now());
+        let waits = if self.wakes.looks(&claim.id, sent) { "1" } else { "0" };
         let waited = (sent - claim.since).as_micros().to_string();
-        let arguments = [&claim.id, &ttl, &details, &channel, waits, &waited];
+        let arguments = [&member, &channel, waits, &waited];
         let answer: Vec<i64> = self.run(&self.scripts.take, &claim.name, &arguments).await?;
         match answer[..] {
             [1, token, ms] => {
@@ -189,7 +195,10 @@ impl LeaseStore for RedisStore {
                 let token = u64::try_from(token).ok();
                 Ok(Take::Taken(Taken { token, deadline: sent + left(ms) }))
             }
-            [0, ms] => Ok(Take::Held(Some(left(ms)))),
+            [0, ms, token] => {
+                self.wakes.looked(&claim.id, sent, token.unsigned_abs());
+                Ok(Take::Held(Some(left(ms))))
+            }
             _ => Err(Error::Unavailable(format!("the server's answer cannot be understood: {answer:?}"))),
         }
     }
@@ -229,13 +238,16 @@ impl LeaseStore for RedisStore {
 
     async fn give_back(&self, claim: &Claim) -> Result<bool, Error> {
         self.wakes.forget(&claim.id);
-        let (details, channel) = (self.details(claim), self.keys.channel());
-        self.run(&self.scripts.give_back, &claim.name, &[&claim.id, &details, &channel]).await
+        self.run(&self.scripts.give_back, &claim.name, &[&self.member(claim), &self.keys.channel()]).await
     }
 
     /// The next try lines the claim up.
     async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error> {
         Ok(self.wakes.wait(&claim.id))
+    }
+
+    fn handed_on(&self, claim: &Claim) -> Option<Taken> {
+        self.wakes.yours(&claim.id)
     }
 
     async fn list(&self) -> Result<Vec<Holder>, Error> {

@@ -1,28 +1,66 @@
-//! Our own waiters, by claim: whom a message of the server wakes.
+//! Our own waiters, by claim, and what the server tells of them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use redis::{FromRedisValue, PushInfo, PushKind};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::providers::leased::Taken;
 
 /// Waiters that are to be woken.
+#[derive(Debug)]
+pub(super) struct Wakes {
+    waiting: Mutex<HashMap<String, Waiter>>,
+    /// A record of ours was taken away, nobody says which.
+    pub(super) gone: Notify,
+    lock_timeout: Duration,
+}
+
 #[derive(Debug, Default)]
-pub(super) struct Wakes(Mutex<HashMap<String, watch::Sender<()>>>);
+struct Waiter {
+    wake: watch::Sender<()>,
+    /// When it last looked (or looks for the first time) and somebody else had the lock, and the highest token then. What it is
+    /// given with a higher one was given after that was sent, in whatever order answers and messages arrive.
+    looked: Option<(Instant, u64)>,
+    /// It has been given the lock.
+    yours: Option<Taken>,
+}
 
 impl Wakes {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<()>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whoever is given a lock has it for `lock_timeout`.
+    pub(super) fn new(lock_timeout: Duration) -> Self {
+        Self { waiting: Mutex::default(), gone: Notify::new(), lock_timeout }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, Waiter>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on the claim waits.
     pub(super) fn wait(&self, claim: &str) -> watch::Receiver<()> {
-        self.waiting().entry(claim.to_owned()).or_default().subscribe()
+        self.waiting().entry(claim.to_owned()).or_default().wake.subscribe()
     }
 
-    /// Whether it waits.
-    pub(super) fn waits(&self, claim: &str) -> bool {
-        self.waiting().contains_key(claim)
+    /// The claim is about to look; whether it waits.
+    pub(super) fn looks(&self, claim: &str, sent: Instant) -> bool {
+        let mut waiting = self.waiting();
+        let waiter = waiting.get_mut(claim);
+        waiter.map(|waiter| waiter.looked.get_or_insert((sent, 0))).is_some()
+    }
+
+    /// When it asked then, somebody else had the lock, and this was the highest token.
+    pub(super) fn looked(&self, claim: &str, sent: Instant, token: u64) {
+        if let Some(waiter) = self.waiting().get_mut(claim) {
+            waiter.looked = Some((sent, token));
+        }
+    }
+
+    /// The lock, if the claim was given it while it waited.
+    pub(super) fn yours(&self, claim: &str) -> Option<Taken> {
+        self.waiting().get(claim)?.yours
     }
 
     /// It waits no longer.
@@ -33,16 +71,29 @@ impl Wakes {
     /// Wakes everybody: messages may have been missed.
     pub(super) fn all(&self) {
         for waiter in self.waiting().values() {
-            waiter.send_replace(());
+            waiter.wake.send_replace(());
         }
     }
 
-    /// A message of the server: its payload is the claim whose turn it is.
+    /// A message of the server, as `common.lua` writes it.
     pub(super) fn told(&self, push: &PushInfo) {
         let (PushKind::Message, [_channel, payload]) = (&push.kind, push.data.as_slice()) else { return };
-        let Ok(claim) = String::from_redis_value(payload.clone()) else { return };
-        if let Some(waiter) = self.waiting().get(&claim) {
-            waiter.send_replace(());
+        let Ok(message) = String::from_redis_value(payload.clone()) else { return };
+        let words: Vec<_> = message.split(' ').collect();
+        match words[..] {
+            ["gone"] => self.gone.notify_one(),
+            ["look", claim] => self.wake(claim, None),
+            ["yours", claim, token] => self.wake(claim, token.parse().ok()),
+            _ => tracing::debug!(message, "a message in a channel of the locks that means nothing"),
+        }
+    }
+
+    fn wake(&self, claim: &str, token: Option<u64>) {
+        if let Some(waiter) = self.waiting().get_mut(claim) {
+            let given = waiter.looked.zip(token).filter(|((_, highest), token)| token > highest);
+            let taken = |((sent, _), token)| Taken { token: Some(token), deadline: sent + self.lock_timeout };
+            waiter.yours = given.map(taken);
+            waiter.wake.send_replace(());
         }
     }
 }
@@ -53,16 +104,51 @@ mod tests {
 
     use super::*;
 
+    const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+
+    fn message(text: &str) -> PushInfo {
+        let data = ["channel", text].map(|text| Value::BulkString(text.into())).to_vec();
+        PushInfo { kind: PushKind::Message, data }
+    }
+
     #[test]
     fn a_message_wakes_whom_it_names() {
-        let wakes = Wakes::default();
+        let wakes = Wakes::new(LOCK_TIMEOUT);
         let (one, two) = (wakes.wait("one"), wakes.wait("two"));
-        let data = ["channel", "two"].map(|text| Value::BulkString(text.into())).to_vec();
-        wakes.told(&PushInfo { kind: PushKind::Message, data });
+        wakes.told(&message("look two"));
         assert!(!one.has_changed().unwrap() && two.has_changed().unwrap());
+        assert_eq!(wakes.yours("two"), None);
         wakes.all();
         assert!(one.has_changed().unwrap());
         wakes.forget("one");
-        assert!(!wakes.waits("one") && one.has_changed().is_err());
+        assert!(!wakes.looks("one", Instant::now()) && one.has_changed().is_err());
+    }
+
+    #[test]
+    fn what_was_given_counts_from_the_last_look_before_it() {
+        let wakes = Wakes::new(LOCK_TIMEOUT);
+        let (one, began) = (wakes.wait("one"), Instant::now());
+        let after = |seconds| began + Duration::from_secs(seconds);
+        assert!(wakes.looks("one", began));
+        wakes.told(&message("yours one 7"));
+        assert!(one.has_changed().unwrap());
+        assert_eq!(wakes.yours("one"), Some(Taken { token: Some(7), deadline: began + LOCK_TIMEOUT }));
+
+        wakes.looked("one", after(1), 7);
+        // Whoever looks again has no answer yet when it is told.
+        assert!(wakes.looks("one", after(2)));
+        wakes.told(&message("yours one 8"));
+        assert_eq!(wakes.yours("one").unwrap().deadline, after(1) + LOCK_TIMEOUT);
+
+        wakes.looked("one", after(3), 9);
+        wakes.told(&message("yours one 9"));
+        assert_eq!(wakes.yours("one"), None, "that is long over");
+    }
+
+    #[tokio::test]
+    async fn a_record_that_was_taken_away_puts_everything_in_doubt() {
+        let wakes = Wakes::new(LOCK_TIMEOUT);
+        wakes.told(&message("gone"));
+        wakes.gone.notified().await;
     }
 }
