@@ -223,7 +223,11 @@ async fn a_record_deleted_under_a_stopped_holder_makes_no_two_holders() {
     let deleted = Instant::now();
     busy(&ours, "a").await;
     let held = soon(&ours, "a").await;
-    assert!(deleted.elapsed() >= Duration::from_secs(1), "{:?}: its last beat was less than a second before", deleted.elapsed());
+    assert!(
+        deleted.elapsed() >= Duration::from_secs(1),
+        "{:?}: its last beat was less than a second before",
+        deleted.elapsed()
+    );
     other.resume();
     other.signal(Signal::SIGCONT);
     assert_eq!(other.says(&["lost", "still held"]), "lost");

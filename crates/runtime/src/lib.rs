@@ -1,4 +1,4 @@
-//! What every part of the service runs on: tracked tasks, gates, keyed turns, deadlines, backoff, bounded blocking
+//! What every part of the service runs on: the executor, tracked tasks, gates, keyed turns, deadlines, backoff, bounded blocking
 //! pools, child processes, logging.
 //!
 //! What it is not: it knows no volume, no message, no lock service.
@@ -7,6 +7,7 @@ mod backoff;
 mod blocking;
 mod command;
 mod deadline;
+mod executor;
 mod gate;
 mod keyed;
 pub mod logging;
@@ -16,6 +17,7 @@ pub use backoff::Backoff;
 pub use blocking::{BlockingPool, Unresponsive};
 pub use command::{Command, CommandError, Executor, Output};
 pub use deadline::Deadline;
+pub use executor::service_executor;
 pub use gate::{Gate, GateClosed, GateGuard};
 pub use keyed::{KeyGuard, KeyedTurns};
 pub use tasks::Tasks;

@@ -33,7 +33,7 @@ fn start(logs_to_stderr: &mut bool) -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(daemon::run(config, log))
+    scoria_runtime::service_executor()?.block_on(daemon::run(config, log))
 }
 
 fn load(command_line: &CommandLine) -> anyhow::Result<Config> {

@@ -149,11 +149,11 @@ impl Bench {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     let options = options()?;
     let mut bench = Bench { options, peer: PythonPeer::find()?, services: Vec::new() };
-    bench.run().await?;
+    // As in the service.
+    scoria_runtime::service_executor()?.block_on(bench.run())?;
     println!("\n\"tooz / Scoria\"; a ratio says how many times better Scoria is\n\n{}", report::table(&bench.services));
     if let Some(file) = &bench.options.save {
         std::fs::write(file, format!("{:#}\n", report::raw(&bench.services)))?;
