@@ -141,6 +141,10 @@ fn nothing<T>() -> Result<T, LockTableError> {
 
 #[async_trait]
 impl LockTable for Unused {
+    fn hands_on(&self) -> bool {
+        true
+    }
+
     fn wakes_within(&self) -> Duration {
         Duration::ZERO
     }
@@ -151,7 +155,7 @@ impl LockTable for Unused {
     async fn check(&self) -> Result<(), LockTableError> {
         Ok(())
     }
-    async fn take(&self, _: &LockWish, _: Duration) -> Result<LockAnswer, LockTableError> {
+    async fn take(&self, _: &LockWish, _: Duration, _: bool) -> Result<LockAnswer, LockTableError> {
         nothing()
     }
     async fn extend(&self, _: &[(&str, &str)], _: Duration) -> Result<Vec<bool>, LockTableError> {
@@ -166,7 +170,7 @@ impl LockTable for Unused {
     async fn give_back(&self, _: &str, _: &str) -> Result<bool, LockTableError> {
         nothing()
     }
-    async fn watch(&self, _: &str) -> Result<Box<dyn LockWatch>, LockTableError> {
+    async fn watch(&self, _: &str, _: &str) -> Result<Box<dyn LockWatch>, LockTableError> {
         nothing()
     }
     async fn list(&self) -> Result<Vec<LockRow>, LockTableError> {

@@ -14,6 +14,7 @@ mod connect;
 mod detach;
 mod error;
 mod glance;
+mod lock_line;
 mod lock_rows;
 mod lock_table;
 mod lock_watch;

@@ -8,6 +8,7 @@ use scoria_model::LockWish;
 use sea_query::Value;
 
 use crate::Dialect;
+use crate::lock_line as line;
 use crate::pool::Text;
 
 /// A row's holders are counted in so many low bits of the token; the others are the row's id.
@@ -23,14 +24,14 @@ pub(crate) const LONGEST_LIFE: Duration = Duration::from_secs(600);
 /// Longest text in a column.
 const LONGEST: usize = 255;
 
-/// PostgreSQL's channel for the names of freed locks.
-pub(crate) const CHANNEL: &str = "scoria_locks";
-
 /// The fencing token. Within a row the holders are counted under the row's lock; a new row's id is higher than that of every row
 /// before it.
 pub(crate) fn token(id: i64, uses: i64) -> u64 {
     (u64::try_from(id).unwrap_or_default() << USES_BITS).saturating_add(u64::try_from(uses).unwrap_or_default())
 }
+
+/// PostgreSQL's time at this very moment, not that of the beginning of the statement.
+pub(crate) const CLOCK: &str = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
 
 /// Now, in microseconds since 1970.
 fn now(dialect: Dialect) -> &'static str {
@@ -45,15 +46,15 @@ fn text(dialect: Dialect, sql: &str, values: Vec<Value>) -> Text {
     Text { sql: sql.replace("{now}", now(dialect)), values }
 }
 
-fn micros(time: Duration) -> Value {
+pub(crate) fn micros(time: Duration) -> Value {
     Value::BigInt(Some(i64::try_from(time.as_micros()).unwrap_or(i64::MAX)))
 }
 
-fn string(text: &str) -> Value {
+pub(crate) fn string(text: &str) -> Value {
     Value::String(Some(text.chars().take(LONGEST).collect()))
 }
 
-fn optional(text: Option<&String>) -> Value {
+pub(crate) fn optional(text: Option<&String>) -> Value {
     text.map_or(Value::String(None), |text| string(text))
 }
 
@@ -63,11 +64,12 @@ const NEW: &str = "?, ?, 0, {now}, {now} + ?, ?, ?, ?, ?, ?";
 /// `None` as time, or the time that is left: columns of an answer.
 pub(crate) type TakeRow = (i64, i64, i64, i64);
 
-/// Takes the lock. The answer is `(ours, id, uses, remaining)`; none from SQLite, or a MySQL that cannot return it, when it is
-/// not ours or nobody knows: ask [`look`].
+/// Takes the lock; on PostgreSQL, who `waits` stands in line otherwise. The answer is `(ours, id, uses, remaining)`; none from
+/// SQLite, or a MySQL that cannot return it, when it is not ours or nobody knows: ask [`look`]. None from PostgreSQL when the row was
+/// made in the same moment.
 ///
 /// What is asked again with a claim that has the row already is granted again.
-pub(crate) fn take(dialect: Dialect, returning: bool, wish: &LockWish, life: Duration) -> Text {
+pub(crate) fn take(dialect: Dialect, returning: bool, wish: &LockWish, life: Duration, waits: bool) -> Text {
     let values = vec![
         string(&wish.name),
         string(&wish.claim),
@@ -81,8 +83,12 @@ pub(crate) fn take(dialect: Dialect, returning: bool, wish: &LockWish, life: Dur
     let again = "uses = held.uses + 1, claim = excluded.claim, taken_at = excluded.taken_at, \
                  expires_at = excluded.expires_at, instance = excluded.instance, host = excluded.host, \
                  operation = excluded.operation, request_id = excluded.request_id, resource = excluded.resource";
+    let leave = match dialect {
+        Dialect::Postgres => ", waiting = held.waiting - CAST(excluded.claim AS TEXT)",
+        _ => "",
+    };
     let upsert = format!(
-        "INSERT INTO scoria_locks AS held ({COLUMNS}) VALUES ({NEW}) ON CONFLICT (name) DO UPDATE SET {again} \
+        "INSERT INTO scoria_locks AS held ({COLUMNS}) VALUES ({NEW}) ON CONFLICT (name) DO UPDATE SET {again}{leave} \
          WHERE held.claim = '' OR held.expires_at <= {{now}} OR held.claim = excluded.claim"
     );
     match dialect {
@@ -90,15 +96,21 @@ pub(crate) fn take(dialect: Dialect, returning: bool, wish: &LockWish, life: Dur
             text(dialect, &format!("{upsert} RETURNING 1 AS ours, id, uses, expires_at - {{now}} AS remaining"), values)
         }
         Dialect::Postgres => {
-            let mut values = values;
-            values.push(string(&wish.name));
+            let (others, more) = match waits {
+                true => line::line_up(wish, life),
+                false => (
+                    "others AS (SELECT id, uses, expires_at FROM scoria_locks WHERE name = ? \
+                     AND NOT EXISTS (SELECT 1 FROM taken))"
+                        .to_owned(),
+                    vec![string(&wish.name)],
+                ),
+            };
             let sql = format!(
-                "WITH taken AS ({upsert} RETURNING id, uses, expires_at) \
+                "WITH taken AS ({upsert} RETURNING id, uses, expires_at), {others} \
                  SELECT CAST(1 AS BIGINT) AS ours, id, uses, expires_at - {{now}} AS remaining FROM taken \
-                 UNION ALL SELECT CAST(0 AS BIGINT), id, uses, expires_at - {{now}} FROM scoria_locks \
-                 WHERE name = ? AND NOT EXISTS (SELECT 1 FROM taken)"
+                 UNION ALL SELECT CAST(0 AS BIGINT), id, uses, expires_at - {{now}} FROM others"
             );
-            text(dialect, &sql, values)
+            text(dialect, &sql, [values, more].concat())
         }
         Dialect::MySql => {
             // The assignments happen one after the other: those that ask whether it is free come first.
@@ -157,7 +169,7 @@ pub(crate) fn still_there(dialect: Dialect, held: &[(&str, &str)]) -> Text {
     text(dialect, &format!("SELECT claim FROM scoria_locks WHERE {these}"), values)
 }
 
-/// Frees the lock: of this claim, or whosever it is. PostgreSQL wakes those who listen and answers with the number of rows.
+/// Frees the lock: of this claim, or whosever it is. On PostgreSQL it is handed on to the first in line, see [`line::pass_on`].
 pub(crate) fn free(dialect: Dialect, name: &str, claim: Option<&str>) -> Text {
     let mut values = vec![string(name)];
     let whose = match claim {
@@ -167,14 +179,16 @@ pub(crate) fn free(dialect: Dialect, name: &str, claim: Option<&str>) -> Text {
         }
         None => "claim <> '' AND expires_at > {now}",
     };
-    let update = format!("UPDATE scoria_locks SET claim = '', expires_at = {{now}} WHERE name = ? AND {whose}");
     let sql = match dialect {
-        Dialect::Postgres => format!(
-            "WITH freed AS ({update} RETURNING name) SELECT COUNT(pg_notify('{CHANNEL}', CAST(name AS TEXT))) FROM freed"
-        ),
-        _ => update,
+        Dialect::Postgres => line::pass_on(whose),
+        _ => format!("UPDATE scoria_locks SET claim = '', expires_at = {{now}} WHERE name = ? AND {whose}"),
     };
     text(dialect, &sql, values)
+}
+
+/// Takes a claim out of the line, on PostgreSQL.
+pub(crate) fn leave(name: &str, claim: &str) -> Text {
+    text(Dialect::Postgres, line::LEAVE, vec![string(claim), string(name), string(claim)])
 }
 
 /// One row while somebody holds the lock.
@@ -228,8 +242,8 @@ mod tests {
         };
         let held = [("a", "1"), ("b", "2")];
         let texts = [
-            take(dialect, true, &wish, KEPT),
-            take(dialect, false, &wish, KEPT),
+            take(dialect, true, &wish, KEPT, false),
+            take(dialect, false, &wish, KEPT, true),
             look(dialect, "a", "1"),
             extend(dialect, &held, KEPT),
             still_there(dialect, &held),
@@ -239,7 +253,9 @@ mod tests {
             list(dialect),
             sweep(dialect),
             check(dialect),
+            leave("a", "1"),
         ];
+        let texts = &texts[..texts.len() - usize::from(dialect != Dialect::Postgres)];
         texts.iter().map(|text| text.render(dialect).0).collect::<Vec<_>>().join("\n\n")
     }
 

@@ -147,6 +147,24 @@ impl DatabaseLocks {
         Ok(*self.returning.get_or_init(|| version.to_ascii_lowercase().contains("mariadb")))
     }
 
+    /// Frees a lock of this claim, or whosever it is, or hands it on.
+    async fn free(&self, name: &str, claim: Option<&str>) -> Answer<bool> {
+        let freed = self.run(|db| async move {
+            let free = rows::free(db.dialect(), name, claim);
+            match db.dialect() {
+                Dialect::Postgres => {
+                    Ok(db.fetch_optional::<(i64, i64)>(&free).await?.is_some_and(|(freed, _told)| freed > 0))
+                }
+                _ => Ok(db.execute(&free).await? > 0),
+            }
+        });
+        let freed = freed.await?;
+        if freed && !self.hands_on() {
+            self.wakes.wake(name);
+        }
+        Ok(freed)
+    }
+
     /// Runs a caller's call.
     async fn run<T, F, Fut>(&self, call: F) -> Answer<T>
     where
@@ -221,6 +239,10 @@ impl LockTable for DatabaseLocks {
         self.dialect == Dialect::Sqlite
     }
 
+    fn hands_on(&self) -> bool {
+        self.dialect == Dialect::Postgres
+    }
+
     fn wakes_within(&self) -> Duration {
         lock_watch::longest_pause(self.dialect)
     }
@@ -229,7 +251,7 @@ impl LockTable for DatabaseLocks {
         self.beat(|db| async move { db.fetch_optional::<(i64,)>(&rows::check(db.dialect())).await.map(drop) }).await
     }
 
-    async fn take(&self, wish: &LockWish, time_to_live: Duration) -> Answer<LockAnswer> {
+    async fn take(&self, wish: &LockWish, time_to_live: Duration, waits: bool) -> Answer<LockAnswer> {
         let life = time_to_live.min(rows::LONGEST_LIFE);
         let row = self.run(|db| async move {
             if db.dialect() == Dialect::Sqlite {
@@ -240,20 +262,21 @@ impl LockTable for DatabaseLocks {
                 }
             }
             let returning = self.returning(&db).await?;
-            let take = rows::take(db.dialect(), returning, wish, life);
+            let take = rows::take(db.dialect(), returning, wish, life, waits);
             let taken = match returning {
                 true => db.fetch_optional::<TakeRow>(&take).await?,
                 false => db.execute(&take).await.map(|_| None)?,
             };
             match taken {
+                // The row is newer than the statement, which does not see it, and somebody else's: the next one does.
+                None if db.dialect() == Dialect::Postgres => Err(Error::Busy(sqlx::Error::RowNotFound)),
                 None => db.fetch_optional::<TakeRow>(&rows::look(db.dialect(), &wish.name, &wish.claim)).await,
                 taken => Ok(taken),
             }
         });
         Ok(match row.await? {
             Some(row) if row.0 == 1 => LockAnswer::Ours(lease(row)),
-            Some((_, _, _, remaining)) => LockAnswer::Held(Some(micros(remaining))),
-            None => LockAnswer::Held(None),
+            others => LockAnswer::Held(others.map(lease)),
         })
     }
 
@@ -294,13 +317,19 @@ impl LockTable for DatabaseLocks {
     }
 
     async fn give_back(&self, name: &str, claim: &str) -> Answer<bool> {
-        let freed = self.run(|db| async move { db.free_lock(name, Some(claim)).await }).await?;
-        self.wakes.wake(name);
-        Ok(freed)
+        if self.free(name, Some(claim)).await? {
+            return Ok(true);
+        }
+        if !self.hands_on() {
+            return Ok(false);
+        }
+        self.run(|db| async move { db.execute(&rows::leave(name, claim)).await }).await?;
+        // It is handed nothing any more; until now it may have been.
+        self.free(name, Some(claim)).await
     }
 
-    async fn watch(&self, name: &str) -> Answer<Box<dyn LockWatch>> {
-        self.watch_lock(name).await.map_err(told)
+    async fn watch(&self, name: &str, claim: &str) -> Answer<Box<dyn LockWatch>> {
+        self.watch_lock(name, claim).await.map_err(told)
     }
 
     async fn list(&self) -> Answer<Vec<LockRow>> {
@@ -314,9 +343,7 @@ impl LockTable for DatabaseLocks {
     }
 
     async fn break_lock(&self, name: &str) -> Answer<bool> {
-        let freed = self.run(|db| async move { db.free_lock(name, None).await }).await?;
-        self.wakes.wake(name);
-        Ok(freed)
+        self.free(name, None).await
     }
 
     async fn sweep(&self) -> Answer<()> {
@@ -333,19 +360,5 @@ impl LockTable for DatabaseLocks {
         self.wakes.close().await;
         self.requests.close().await;
         self.beats.close().await;
-    }
-}
-
-impl Database {
-    async fn free_lock(&self, name: &str, claim: Option<&str>) -> Result<bool> {
-        let free = rows::free(self.dialect(), name, claim);
-        let freed = match self.dialect() {
-            Dialect::Postgres => {
-                let count = self.fetch_optional::<(i64,)>(&free).await?;
-                count.is_some_and(|(count,)| count > 0)
-            }
-            _ => self.execute(&free).await? > 0,
-        };
-        Ok(freed)
     }
 }

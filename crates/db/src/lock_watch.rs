@@ -1,4 +1,4 @@
-//! Waiting for a lock to become free: PostgreSQL tells, the others are asked.
+//! Waiting for a lock: PostgreSQL tells to whom it was handed on, the others are asked whether it is free.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,8 @@ use sqlx::postgres::PgListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::lock_rows::{self as rows, CHANNEL};
+use crate::lock_line::{self as line, CHANNEL, HandedOn};
+use crate::lock_rows as rows;
 use crate::pool::Pool;
 use crate::{Database, DatabaseLocks, Dialect, Result};
 
@@ -33,37 +34,44 @@ pub(crate) fn longest_pause(dialect: Dialect) -> Duration {
     }
 }
 
+/// The latest of a lock: to whom it was handed on, or nothing, if everybody has to look.
+type News = Option<HandedOn>;
+
 /// Who waits in this process, by name of the lock.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {
-    names: Mutex<HashMap<String, watch::Sender<()>>>,
+    names: Mutex<HashMap<String, watch::Sender<News>>>,
     /// PostgreSQL: the task that listens, and whether it does.
     listening: Mutex<Option<watch::Receiver<bool>>>,
     tasks: Tasks,
 }
 
 impl Wakes {
-    fn names(&self) -> std::sync::MutexGuard<'_, HashMap<String, watch::Sender<()>>> {
+    fn names(&self) -> std::sync::MutexGuard<'_, HashMap<String, watch::Sender<News>>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes this process' own waiters for a lock.
     pub(crate) fn wake(&self, name: &str) {
+        self.tell(name, None);
+    }
+
+    fn tell(&self, name: &str, news: News) {
         if let Some(sender) = self.names().get(name) {
-            sender.send_replace(());
+            sender.send_replace(news);
         }
     }
 
     fn wake_all(&self) {
         self.names().values().for_each(|sender| {
-            sender.send_replace(());
+            sender.send_replace(None);
         });
     }
 
-    fn subscribe(self: &Arc<Self>, name: &str) -> Woken {
+    fn subscribe(self: &Arc<Self>, name: &str, claim: &str) -> Woken {
         let mut names = self.names();
-        let receiver = names.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(())).subscribe();
-        Woken { wakes: self.clone(), name: name.to_owned(), receiver }
+        let receiver = names.entry(name.to_owned()).or_insert_with(|| watch::Sender::new(None)).subscribe();
+        Woken { wakes: self.clone(), name: name.to_owned(), claim: claim.to_owned(), receiver }
     }
 
     pub(crate) async fn close(&self) {
@@ -95,18 +103,20 @@ impl Wakes {
                 let mut listener = PgListener::connect_with(pool).await?;
                 listener.eager_reconnect(false);
                 listener.listen(CHANNEL).await?;
+                // What was said before was not heard.
+                self.wake_all();
                 listening.send_replace(true);
                 while let Some(notification) = listener.try_recv().await? {
-                    self.wake(notification.payload());
+                    if let Some((name, handed_on)) = line::told(notification.payload()) {
+                        self.tell(name, Some(handed_on));
+                    }
                 }
                 Ok::<_, sqlx::Error>(())
             };
             let outcome = heard.await;
             listening.send_replace(false);
-            // What was said in the meantime was not heard.
-            self.wake_all();
             if let Err(error) = outcome {
-                tracing::debug!(%error, "notifications of freed locks are not heard, waiters look for themselves");
+                tracing::debug!(%error, "notifications of locks are not heard, waiters look for themselves");
             }
             sleep(LISTEN_AGAIN).await;
         }
@@ -118,7 +128,8 @@ impl Wakes {
 struct Woken {
     wakes: Arc<Wakes>,
     name: String,
-    receiver: watch::Receiver<()>,
+    claim: String,
+    receiver: watch::Receiver<News>,
 }
 
 impl Drop for Woken {
@@ -133,10 +144,16 @@ impl Drop for Woken {
 
 #[async_trait]
 impl LockWatch for Woken {
-    async fn freed(&mut self) -> std::result::Result<(), LockTableError> {
-        // The sender lives as long as we are in the list.
-        let _ = self.receiver.changed().await;
-        Ok(())
+    async fn freed(&mut self) -> std::result::Result<Option<u64>, LockTableError> {
+        let concerns_us = |news: &News| news.as_ref().is_none_or(|handed_on| handed_on.claim == self.claim);
+        loop {
+            // The sender lives as long as we are in the list.
+            let _ = self.receiver.changed().await;
+            let news = self.receiver.borrow_and_update();
+            if concerns_us(&news) {
+                return Ok(news.as_ref().map(|handed_on| handed_on.token));
+            }
+        }
     }
 }
 
@@ -155,18 +172,18 @@ impl std::fmt::Debug for Looking {
 
 #[async_trait]
 impl LockWatch for Looking {
-    async fn freed(&mut self) -> std::result::Result<(), LockTableError> {
+    async fn freed(&mut self) -> std::result::Result<Option<u64>, LockTableError> {
         let (mut pause, longest) = self.pauses;
         loop {
             tokio::select! {
                 biased;
-                _ = self.woken.receiver.changed() => return Ok(()),
+                _ = self.woken.receiver.changed() => return Ok(None),
                 () = sleep(pause) => {}
             }
             let look = rows::is_held(self.database.dialect(), &self.woken.name);
             match self.database.fetch_optional::<(i64,)>(&look).await {
                 Ok(Some(_)) => {}
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(None),
                 Err(error) => return Err(LockTableError::Unavailable(error.to_string())),
             }
             pause = (pause * 5 / 4).min(longest);
@@ -175,19 +192,18 @@ impl LockWatch for Looking {
 }
 
 impl DatabaseLocks {
-    pub(crate) async fn watch_lock(&self, name: &str) -> Result<Box<dyn LockWatch>> {
+    pub(crate) async fn watch_lock(&self, name: &str, claim: &str) -> Result<Box<dyn LockWatch>> {
         let database = self.database()?;
-        let woken = self.wakes.subscribe(name);
         let pauses = match database.dialect() {
             Dialect::Postgres => {
                 let mut listening = self.wakes.listening(&database);
                 // Without notifications waiters look for themselves, now and then.
                 let _ = timeout(LISTENS_WITHIN, listening.wait_for(|listens| *listens)).await;
-                return Ok(Box::new(woken));
+                return Ok(Box::new(self.wakes.subscribe(name, claim)));
             }
             Dialect::MySql => MYSQL_PAUSES,
             Dialect::Sqlite => SQLITE_PAUSES,
         };
-        Ok(Box::new(Looking { database, woken, pauses }))
+        Ok(Box::new(Looking { database, woken: self.wakes.subscribe(name, claim), pauses }))
     }
 }

@@ -24,7 +24,7 @@ pub enum LockTableError {
 pub struct LockWish {
     /// Complete name: ASCII, at most 255 characters.
     pub name: String,
-    /// Which wish it is: new for each, at most 36 characters. The row is ours as long as it has this.
+    /// Which wish it is: new for each, at most 36 characters, none of them a blank. The row is ours as long as it has this.
     pub claim: String,
     /// For the list of holders, cut where it is too long: which instance, on which host.
     pub instance: String,
@@ -43,16 +43,16 @@ pub struct LockWish {
 pub enum LockAnswer {
     /// It is ours.
     Ours(LockLease),
-    /// It is somebody else's, for so long (where that is known) if it is neither given back nor extended.
-    Held(Option<Duration>),
+    /// It is somebody else's: the lease of the latest holder, where it is known, if it is neither given back nor extended.
+    Held(Option<LockLease>),
 }
 
-/// A row that is ours.
+/// What a holder has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockLease {
     /// Fencing token: higher than that of every holder of this name before.
     pub token: u64,
-    /// How long it stays ours, counted from some time after the question was sent.
+    /// How long it stays the holder's, counted from some time after the question was sent.
     pub remaining: Duration,
 }
 
@@ -67,14 +67,15 @@ pub struct LockRow {
     pub since: Duration,
 }
 
-/// An eye on one lock; dropping it ends the watch.
+/// An eye on one lock for one claim; dropping it ends the watch.
 #[async_trait]
 pub trait LockWatch: Debug + Send {
-    /// Resolves when the lock may have become free. May be called again.
+    /// Resolves when the lock may have become free, or with a fencing token when it was handed on to the claim: that may have been
+    /// long ago, and be over. May be called again.
     ///
     /// # Errors
     /// See [`LockTableError`].
-    async fn freed(&mut self) -> Result<(), LockTableError>;
+    async fn freed(&mut self) -> Result<Option<u64>, LockTableError>;
 }
 
 /// Locks in a table. Each method is one attempt; none is harmed by being dropped half-way, and what it asked for may happen all
@@ -86,7 +87,11 @@ pub trait LockTable: Debug + Send + Sync + 'static {
     /// Whether only processes of one machine can reach the database.
     fn is_local(&self) -> bool;
 
-    /// The longest that a lock is free before somebody who watches it is told; nothing, where the database tells.
+    /// Whether those who wait stand in line: whoever gives a lock back hands it on to the first, who is told. Otherwise they have to
+    /// look.
+    fn hands_on(&self) -> bool;
+
+    /// The longest that a lock is free before somebody who watches it is told; nothing, where it is handed on.
     fn wakes_within(&self) -> Duration;
 
     /// Whether the table is there and can be used.
@@ -97,9 +102,12 @@ pub trait LockTable: Debug + Send + Sync + 'static {
 
     /// Takes the lock if it is nobody's, or if whoever had it has let its time pass. One round trip when it is free.
     ///
+    /// Who `waits` stands in line from then on where locks are handed on, for as long as it lives or three seconds, whichever is
+    /// shorter, and keeps its place by asking again before. It is handed a lease of `time_to_live`.
+    ///
     /// # Errors
     /// See [`LockTableError`].
-    async fn take(&self, wish: &LockWish, time_to_live: Duration) -> Result<LockAnswer, LockTableError>;
+    async fn take(&self, wish: &LockWish, time_to_live: Duration, waits: bool) -> Result<LockAnswer, LockTableError>;
 
     /// Gives all of them so much more time, counted from now, in one statement; for each whether it is still ours.
     /// The arguments are names with their claims.
@@ -120,17 +128,18 @@ pub trait LockTable: Debug + Send + Sync + 'static {
     /// See [`LockTableError`].
     async fn is_held(&self, name: &str) -> Result<bool, LockTableError>;
 
-    /// Frees the lock if it is this claim's, and wakes those who wait. One round trip.
+    /// Frees the lock or hands it on if it is this claim's, in one round trip; otherwise takes the claim out of the line. Whether it
+    /// was this claim's.
     ///
     /// # Errors
     /// See [`LockTableError`].
     async fn give_back(&self, name: &str, claim: &str) -> Result<bool, LockTableError>;
 
-    /// Begins to watch a lock: from when this resolves, nothing that happens to it is missed.
+    /// Begins to watch a lock for a claim that waits: from when this resolves, it is told.
     ///
     /// # Errors
     /// See [`LockTableError`].
-    async fn watch(&self, name: &str) -> Result<Box<dyn LockWatch>, LockTableError>;
+    async fn watch(&self, name: &str, claim: &str) -> Result<Box<dyn LockWatch>, LockTableError>;
 
     /// Everybody who holds a lock.
     ///
@@ -138,7 +147,7 @@ pub trait LockTable: Debug + Send + Sync + 'static {
     /// See [`LockTableError`].
     async fn list(&self) -> Result<Vec<LockRow>, LockTableError>;
 
-    /// Frees a lock whosever it is; false when it was nobody's.
+    /// Frees a lock or hands it on, whosever it is; false when it was nobody's.
     ///
     /// # Errors
     /// See [`LockTableError`].

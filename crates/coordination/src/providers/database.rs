@@ -4,9 +4,14 @@
 //! compare-and-swaps. Several nodes of one database (Galera) have several clocks: they have to agree much better than
 //! within `lock_timeout`, and none of them may be set forward by as much.
 //!
+//! Where the table hands locks on, one waiter of each instance stands in line for a lock there; the others of the instance wait
+//! behind it. Whoever gives the lock back makes it the first one's, which is told so.
+//!
 //! Python peers know nothing of it: it is for clusters of Scoria alone. There is no shared mode: readers would have to be
 //! counted in rows of their own, and a writer that looks for them in a snapshot would not see the one that comes at the
 //! same moment.
+
+mod waiting;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,16 +28,17 @@ use crate::link::{Connection, Link};
 use crate::name::bare;
 use crate::url::{BackendUrl, bad_option};
 use crate::{Error, Features, Health, Holder, Listing, Mode, Options, Order, Owner, Provider, Scope, WaitPolicy};
+use waiting::Waiting;
 
 /// How long a lock lives without being extended, unless the URL says otherwise.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The table keeps rows of freed locks for longer than this, which keeps the fencing tokens rising.
 const LONGEST_LOCK_TIMEOUT: Duration = Duration::from_secs(600);
-/// How often a missed wake-up is made good for.
+/// How often a missed wake-up is made good for, and a place in the line kept.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often rows that nobody needs are removed, which also tells how the database is.
 const SWEEP: Duration = Duration::from_secs(15);
-/// A waiter that was woken has so long to take the lock before it is woken again.
+/// A waiter that was woken has so long to look before it is woken again.
 const WAKE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Opens the lock service over the table that the service handed over. When the database answers, the table has to be there.
@@ -61,6 +67,7 @@ pub(super) async fn open(url: &BackendUrl<'_>, options: &Options) -> Result<Arc<
         host: nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok()),
         time_to_live,
         table,
+        waiting: Arc::new(Waiting::new(time_to_live)),
         heart: heart.clone(),
     });
     if let Err(error @ Error::Config(_)) = store.beat(|table| async move { table.check().await }).await {
@@ -85,6 +92,7 @@ pub(super) async fn open(url: &BackendUrl<'_>, options: &Options) -> Result<Arc<
 #[derive(Debug)]
 struct TableStore {
     table: Arc<dyn LockTable>,
+    waiting: Arc<Waiting>,
     instance: String,
     host: Option<String>,
     time_to_live: Duration,
@@ -227,7 +235,12 @@ impl LeaseStore for TableStore {
     }
 
     fn poll_interval(&self) -> Duration {
-        LOOK
+        // What a waiter is handed counts from its last look, so that must not be long ago.
+        LOOK.min(self.time_to_live / 3)
+    }
+
+    fn lines_up(&self) -> bool {
+        self.table.hands_on()
     }
 
     fn wakes_within(&self) -> Duration {
@@ -250,11 +263,17 @@ impl LeaseStore for TableStore {
             resource: claim.owner.resource.clone(),
         };
         let (sent, life) = (Instant::now(), self.time_to_live);
-        match self.ask(|table| async move { table.take(&wish, life).await }).await? {
+        let waits = self.waiting.looks(&claim.id, sent);
+        match self.ask(|table| async move { table.take(&wish, life, waits).await }).await? {
             LockAnswer::Ours(lease) => {
+                self.waiting.forget(&claim.id);
                 Ok(Take::Taken(Taken { token: Some(lease.token), deadline: sent + lease.remaining }))
             }
-            LockAnswer::Held(remaining) => Ok(Take::Held(remaining)),
+            LockAnswer::Held(Some(others)) => {
+                self.waiting.looked(&claim.id, sent, others.token);
+                Ok(Take::Held(Some(others.remaining)))
+            }
+            LockAnswer::Held(None) => Ok(Take::Held(None)),
         }
     }
 
@@ -277,23 +296,31 @@ impl LeaseStore for TableStore {
 
     async fn give_back(&self, claim: &Claim) -> Result<bool, Error> {
         let (name, id) = own(claim);
+        self.waiting.forget(&id);
         self.ask(|table| async move { table.give_back(&name, &id).await }).await
     }
 
     async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error> {
-        let (name, _) = own(claim);
-        let eye = self.ask(|table| async move { table.watch(&name).await }).await?;
+        let (name, id) = own(claim);
+        let eye = self.ask(|table| async move { table.watch(&name, &id).await }).await?;
+        if self.table.hands_on() {
+            self.waiting.wait(&claim.id);
+        }
         let (wake, woken) = watch::channel(());
-        let stop = self.heart.stopping();
+        let (stop, waiting, id) = (self.heart.stopping(), self.waiting.clone(), claim.id.clone());
         self.heart.spawn_beside_callers("lock-watch", async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
                 () = wake.closed() => {}
-                () = wake_whenever_freed(eye, &wake) => {}
+                () = tell(eye, &waiting, &id, &wake) => {}
             }
         });
         Ok(woken)
+    }
+
+    fn handed_on(&self, claim: &Claim) -> Option<Taken> {
+        self.waiting.handed_on(&claim.id)
     }
 
     async fn list(&self) -> Result<Vec<Holder>, Error> {
@@ -326,8 +353,9 @@ impl LeaseStore for TableStore {
 }
 
 /// Ends when the lock cannot be watched any longer.
-async fn wake_whenever_freed(mut eye: Box<dyn LockWatch>, wake: &watch::Sender<()>) {
-    while eye.freed().await.is_ok() {
+async fn tell(mut eye: Box<dyn LockWatch>, waiting: &Waiting, claim: &str, wake: &watch::Sender<()>) {
+    while let Ok(token) = eye.freed().await {
+        waiting.told(claim, token);
         wake.send_replace(());
         sleep(WAKE_PAUSE).await;
     }

@@ -1,6 +1,7 @@
 //! The table of locks on SQLite, MariaDB and PostgreSQL: one statement per call, tokens that rise, rows that go, time that is the
 //! database's. (`database://` over it is tried in the tests of `scoria-service`, which brings the two together.)
 
+mod line;
 #[expect(dead_code, reason = "the other suite uses more of it")]
 #[path = "../repository/place.rs"]
 mod place;
@@ -32,7 +33,7 @@ fn wish(name: &str, claim: &str) -> LockWish {
 }
 
 async fn taken(table: &dyn LockTable, name: &str, claim: &str, life: Duration) -> LockLease {
-    match table.take(&wish(name, claim), life).await.unwrap() {
+    match table.take(&wish(name, claim), life, false).await.unwrap() {
         LockAnswer::Ours(lease) => lease,
         held => panic!("'{name}' for {claim}: {held:?}"),
     }
@@ -48,7 +49,10 @@ async fn suite(server: Server) {
     many_are_extended_by_one_statement(&place).await;
     rows_go_and_tokens_rise(&place).await;
     a_broken_lock_is_free(&place).await;
-    a_watch_wakes(&place).await;
+    match server {
+        Server::Postgres => line::suite(&place).await,
+        Server::Sqlite | Server::MariaDb => a_watch_wakes(&place).await,
+    }
     of_many_takers_one_wins(&place).await;
 }
 
@@ -59,7 +63,7 @@ async fn one_round_trip_each(place: &Place) {
     taken(&*table, "warm", "w", LIFE).await;
     // SQLite is no round trip away, and looks before it writes.
     let taking = if place.server == Server::Sqlite { 2 } else { 1 };
-    for round in ["new name", "name of a freed lock"] {
+    for round in ["new-name", "name-of-a-freed-lock"] {
         let before = table.round_trips();
         let lease = taken(&*table, "a", round, LIFE).await;
         assert_eq!(table.round_trips() - before, taking, "{round}");
@@ -70,8 +74,11 @@ async fn one_round_trip_each(place: &Place) {
         assert!(!table.give_back("a", round).await.unwrap(), "it was given back before");
     }
     let before = table.round_trips();
-    let held = table.take(&wish("warm", "other"), LIFE).await.unwrap();
-    assert!(matches!(held, LockAnswer::Held(Some(left)) if left > LIFE / 2 && left <= LIFE), "{held:?}");
+    let held = table.take(&wish("warm", "other"), LIFE, false).await.unwrap();
+    assert!(
+        matches!(held, LockAnswer::Held(Some(lease)) if lease.remaining > LIFE / 2 && lease.remaining <= LIFE),
+        "{held:?}"
+    );
     assert_eq!(table.round_trips() - before, 1, "who has to wait has asked once");
     assert!(table.give_back("warm", "w").await.unwrap());
 }
@@ -79,7 +86,7 @@ async fn one_round_trip_each(place: &Place) {
 async fn who_has_it_keeps_it_until_it_expires(place: &Place) {
     let (one, two) = (table(&place.url), table(&place.url));
     let first = taken(&*one, "a", "1", Duration::from_secs(1)).await;
-    assert!(matches!(two.take(&wish("a", "2"), LIFE).await.unwrap(), LockAnswer::Held(Some(_))));
+    assert!(matches!(two.take(&wish("a", "2"), LIFE, false).await.unwrap(), LockAnswer::Held(Some(_))));
     assert!(!two.give_back("a", "2").await.unwrap(), "somebody else's");
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(one.find("a", "1").await.unwrap(), None, "over, although nobody has taken it");
@@ -108,7 +115,7 @@ async fn names_and_texts_are_kept_apart(place: &Place) {
     let names = ["name", "NAME", "name ", "o'n?me\\", &"x".repeat(255)];
     for name in names {
         let long = LockWish { operation: "ö".repeat(300), ..wish(name, name.get(..30).unwrap_or(name)) };
-        assert!(matches!(table.take(&long, LIFE).await.unwrap(), LockAnswer::Ours(_)), "{name:?}");
+        assert!(matches!(table.take(&long, LIFE, false).await.unwrap(), LockAnswer::Ours(_)), "{name:?}");
     }
     let rows = table.list().await.unwrap();
     let mut listed: Vec<_> = rows.iter().map(|row| row.wish.name.as_str()).collect();
@@ -186,12 +193,12 @@ async fn a_broken_lock_is_free(place: &Place) {
 async fn a_watch_wakes(place: &Place) {
     let (one, two) = (table(&place.url), table(&place.url));
     taken(&*one, "a", "1", LIFE).await;
-    let mut watch = two.watch("a").await.unwrap();
+    let mut watch = two.watch("a", "2").await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(300), watch.freed()).await;
     assert!(early.is_err(), "nothing has happened");
     let (freed, given_back) =
         tokio::join!(tokio::time::timeout(Duration::from_secs(20), watch.freed()), one.give_back("a", "1"));
-    freed.expect("woken").unwrap();
+    assert_eq!(freed.expect("woken").unwrap(), None, "it has to look");
     assert!(given_back.unwrap());
     drop(watch);
     one.close().await;
@@ -206,7 +213,7 @@ async fn of_many_takers_one_wins(place: &Place) {
             let mut tokens = Vec::new();
             for round in 0..20 {
                 let claim = format!("{taker}-{round}");
-                if let LockAnswer::Ours(lease) = table.take(&wish("contended", &claim), LIFE).await.unwrap() {
+                if let LockAnswer::Ours(lease) = table.take(&wish("contended", &claim), LIFE, false).await.unwrap() {
                     let found = table.find("contended", &claim).await.unwrap();
                     assert_eq!(found.map(|found| found.token), Some(lease.token), "nobody else can have it");
                     tokens.push(lease.token);

@@ -4,6 +4,7 @@
 mod conformance;
 mod faults;
 mod galera;
+mod hand_over;
 mod peers;
 mod place;
 

@@ -5,6 +5,8 @@
 
 mod keeper;
 mod lock;
+#[cfg(any(feature = "redis", feature = "database"))]
+mod looks;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,8 @@ use crate::{Error, Features, Health, HeldLock, Holder, Mode, Options, Owner, Pro
 
 use crate::providers::courtesy::Courtesy;
 use keeper::Keeper;
+#[cfg(any(feature = "redis", feature = "database"))]
+pub(crate) use looks::Looks;
 pub(crate) use store::{Claim, LeaseStore, Take, Taken};
 use wish::Wish;
 
@@ -39,7 +43,7 @@ struct Parts {
 impl LeasedProvider {
     /// `heart` is where beats and withdrawals run; the store may use the same thread for its connection.
     pub(crate) fn new(store: Arc<dyn LeaseStore>, heart: &Heart, options: &Options) -> Self {
-        let courtesy = match store.keeps_order() {
+        let courtesy = match store.lines_up() {
             true => Courtesy::none(),
             false => Courtesy::new(store.wakes_within(), store.peers_poll()),
         };

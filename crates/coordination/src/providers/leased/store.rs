@@ -79,6 +79,11 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     fn keeps_order(&self) -> bool {
         false
     }
+    /// Whether a waiter stands in line at the service: whoever gives a lock back lets in the first, and nobody has to make room for
+    /// others. Where the service does not keep order among all waiters, one of each instance does.
+    fn lines_up(&self) -> bool {
+        self.keeps_order()
+    }
     /// The longest that a lock is free before a waiter of Scoria is woken: nothing, where the service tells it.
     fn wakes_within(&self) -> Duration {
         Duration::ZERO
@@ -108,8 +113,8 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     /// Removes the record if it is this claim's, and wakes waiters where the service can; takes the claim out of the queue if it
     /// stands in one. False when the record was not ours. One round trip.
     async fn give_back(&self, claim: &Claim) -> Result<bool, Error>;
-    /// Wakes when the lock may have become free for this claim. Called once somebody has to wait, and before the next try: a
-    /// service that keeps order lines the claim up here. The subscription ends when the receiver is dropped; the sender's end
+    /// Wakes when the lock may have become free for this claim. Called once somebody has to wait, and before the next try: from here
+    /// on the claim may stand in line at the service. The subscription ends when the receiver is dropped; the sender's end
     /// means that notifications were lost. A store whose service cannot notify returns a receiver that never wakes.
     async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error>;
     /// What a wake-up has brought: the lock itself, where whoever gives it back hands it on. Its deadline counts from when a request

@@ -157,7 +157,7 @@ impl Wish {
         let Footprint { keeper, claim, trace, .. } = &mut self.footprint;
         let Some(wakes) = &mut self.wakes else {
             let before = *trace;
-            let lines_up = keeper.store.keeps_order();
+            let lines_up = keeper.store.lines_up();
             if lines_up {
                 *trace = Trace::Unknown;
             }

@@ -8,7 +8,7 @@ use redis::{FromRedisValue, PushInfo, PushKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::providers::leased::Taken;
+use crate::providers::leased::{Looks, Taken};
 
 /// Waiters that are to be woken.
 #[derive(Debug)]
@@ -22,11 +22,7 @@ pub(super) struct Wakes {
 #[derive(Debug, Default)]
 struct Waiter {
     wake: watch::Sender<()>,
-    /// When it last looked (or looks for the first time) and somebody else had the lock, and the highest token then. What it is
-    /// given with a higher one was given after that was sent, in whatever order answers and messages arrive.
-    looked: Option<(Instant, u64)>,
-    /// It has been given the lock.
-    yours: Option<Taken>,
+    looks: Looks,
 }
 
 impl Wakes {
@@ -48,19 +44,19 @@ impl Wakes {
     pub(super) fn looks(&self, claim: &str, sent: Instant) -> bool {
         let mut waiting = self.waiting();
         let waiter = waiting.get_mut(claim);
-        waiter.map(|waiter| waiter.looked.get_or_insert((sent, 0))).is_some()
+        waiter.map(|waiter| waiter.looks.looks(sent)).is_some()
     }
 
     /// When it asked then, somebody else had the lock, and this was the highest token.
     pub(super) fn looked(&self, claim: &str, sent: Instant, token: u64) {
         if let Some(waiter) = self.waiting().get_mut(claim) {
-            waiter.looked = Some((sent, token));
+            waiter.looks.looked(sent, token);
         }
     }
 
     /// The lock, if the claim was given it while it waited.
     pub(super) fn yours(&self, claim: &str) -> Option<Taken> {
-        self.waiting().get(claim)?.yours
+        self.waiting().get(claim)?.looks.handed_on()
     }
 
     /// It waits no longer.
@@ -90,9 +86,7 @@ impl Wakes {
 
     fn wake(&self, claim: &str, token: Option<u64>) {
         if let Some(waiter) = self.waiting().get_mut(claim) {
-            let given = waiter.looked.zip(token).filter(|((_, highest), token)| token > highest);
-            let taken = |((sent, _), token)| Taken { token: Some(token), deadline: sent + self.lock_timeout };
-            waiter.yours = given.map(taken);
+            waiter.looks.told(token, self.lock_timeout);
             waiter.wake.send_replace(());
         }
     }
@@ -125,24 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_counts_from_the_last_look_before_it() {
+    fn what_it_is_given_is_its_own_unless_that_is_long_over() {
         let wakes = Wakes::new(LOCK_TIMEOUT);
         let (one, began) = (wakes.wait("one"), Instant::now());
-        let after = |seconds| began + Duration::from_secs(seconds);
         assert!(wakes.looks("one", began));
         wakes.told(&message("yours one 7"));
         assert!(one.has_changed().unwrap());
         assert_eq!(wakes.yours("one"), Some(Taken { token: Some(7), deadline: began + LOCK_TIMEOUT }));
-
-        wakes.looked("one", after(1), 7);
-        // Whoever looks again has no answer yet when it is told.
-        assert!(wakes.looks("one", after(2)));
-        wakes.told(&message("yours one 8"));
-        assert_eq!(wakes.yours("one").unwrap().deadline, after(1) + LOCK_TIMEOUT);
-
-        wakes.looked("one", after(3), 9);
+        wakes.looked("one", began, 9);
         wakes.told(&message("yours one 9"));
-        assert_eq!(wakes.yours("one"), None, "that is long over");
+        assert_eq!(wakes.yours("one"), None);
     }
 
     #[tokio::test]
