@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 ///
 /// What takes time is done elsewhere: in the kernel (calls on files have pools of their own), in servers and in children; and what
 /// must not be late, the beats of the locks, has a thread of its own. A second thread here would be woken for each answer that comes
-/// in, find no work and go back to sleep: more system calls than the answer itself takes (docs/adr/0022).
+/// in, find no work and go back to sleep: more system calls than the answer itself takes (docs/adr/0021).
 ///
 /// # Errors
 /// The system gives no thread, or no descriptor to wait with.

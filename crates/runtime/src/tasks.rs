@@ -36,6 +36,11 @@ impl Tasks {
         self.tracker.spawn(future.instrument(tracing::debug_span!("task", name)))
     }
 
+    /// As [`Tasks::spawn`], on whatever executor the caller has: what is to be run there.
+    pub fn track<F: Future>(&self, name: &'static str, future: F) -> impl Future<Output = F::Output> + use<F> {
+        self.tracker.track_future(future.instrument(tracing::debug_span!("task", name)))
+    }
+
     /// Tells every task to stop and waits for all of them.
     pub async fn shutdown(&self) {
         self.stop.cancel();

@@ -24,7 +24,7 @@ use crate::{Error, Options, Provider};
 /// Opens it; the connection is made in the background.
 pub(super) fn open(url: &BackendUrl<'_>, options: &Options) -> Result<Arc<dyn Provider>, Error> {
     let settings = Settings::read(url)?;
-    let heart = Heart::start("zookeeper")?;
+    let heart = Heart::start_on_async_io("zookeeper")?;
     let store = Arc::new(ZooKeeperStore::new(settings, options));
     heart.spawn("zookeeper-session", store.clone().keep_connected());
     heart.spawn("zookeeper-parents", store.clone().keep_tidy());

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use scoria_runtime::CancellationToken;
+use tokio::sync::mpsc;
 
 use super::place::{Left, OwnEnd, Place};
-use super::provider::{Core, Pause};
-use super::{Contender, Gone, Session};
+use super::provider::Pause;
+use super::{Contender, Gone, QueueStore, Session};
+use crate::heart::Heart;
 use crate::name::bare;
 use crate::{Error, HeldLock};
 
-/// How long a lock that was free is held before its place is watched: most are given back before, and the service is spared a
-/// request.
+/// How long a lock that was free is held before its place is watched, or up to twice as long: most are given back before,
+/// and the service is spared a request.
 const WATCH_AFTER: Duration = Duration::from_millis(10);
 /// How long after the release the end of our place may take to be told: dropping the wait for it sooner would cost the service
 /// another request.
@@ -56,6 +58,13 @@ impl Claim {
     }
 }
 
+/// A place that is held, for whoever looks after it.
+#[derive(Debug)]
+pub(super) struct Held {
+    claim: Claim,
+    own: Contender,
+}
+
 impl QueuedLock {
     /// From a place that has nobody before it, and perhaps is watched already.
     pub(super) fn new(place: Place, end: Option<OwnEnd>) -> Self {
@@ -69,53 +78,77 @@ impl QueuedLock {
         };
         let token = place.own().and_then(|own| own.token);
         if let Some(own) = place.own().cloned() {
-            let core = place.core().clone();
-            let stopping = core.heart.stopping();
-            let watched = claim.clone();
-            place.core().heart.spawn("own-place", async move {
-                tokio::select! {
-                    biased;
-                    () = stopping.cancelled() => {}
-                    () = watched.lost.cancelled() => {}
-                    () = look_after(&core, &watched, &own, end) => {}
-                }
-            });
+            let (core, held) = (place.core(), Held { claim: claim.clone(), own });
+            match end {
+                Some(end) => held.look_after(core.store.clone(), &core.heart, Some(end)),
+                // Nobody receives it only when the provider is closed, and the session with it.
+                None => drop(core.fresh.send(held)),
+            }
         }
         Self { place: Some(place), claim, token }
     }
 }
 
-/// Watches the place of a lock that is held for more than a moment, until it has gone.
-async fn look_after(core: &Core, claim: &Claim, own: &Contender, end: Option<OwnEnd>) {
-    if end.is_none() {
-        tokio::select! {
-            biased;
-            () = claim.released.cancelled() => return,
-            () = tokio::time::sleep(WATCH_AFTER) => {}
+/// Has each lock that was free looked after once it is held for more than a moment. One task for all of them: a timer for each
+/// would cost more than the lock.
+pub(super) async fn look_after_all(mut fresh: mpsc::UnboundedReceiver<Held>, store: Arc<dyn QueueStore>, heart: Heart) {
+    let stopping = heart.stopping();
+    let looking = async {
+        while let Some(first) = fresh.recv().await {
+            let mut aging = vec![first];
+            while !aging.is_empty() {
+                tokio::time::sleep(WATCH_AFTER).await;
+                for held in aging.drain(..).filter(Held::is_kept) {
+                    held.look_after(store.clone(), &heart, None);
+                }
+                // They came during the sleep: the next one makes them old enough.
+                aging.extend(std::iter::from_fn(|| fresh.try_recv().ok()).filter(Held::is_kept));
+            }
         }
-    }
-    let told = async {
-        claim.released.cancelled().await;
-        tokio::time::sleep(TOLD).await;
     };
     tokio::select! {
         biased;
-        () = watch(core, claim, own, end) => {}
-        () = told => {}
+        () = stopping.cancelled() => {}
+        () = looking => {}
+    }
+}
+
+impl Held {
+    fn is_kept(&self) -> bool {
+        !self.claim.released.is_cancelled()
+    }
+
+    /// Watches it in the background, until it has gone.
+    fn look_after(self, store: Arc<dyn QueueStore>, heart: &Heart, end: Option<OwnEnd>) {
+        let stopping = heart.stopping();
+        heart.spawn("own-place", async move {
+            let Self { claim, own } = &self;
+            let told = async {
+                claim.released.cancelled().await;
+                tokio::time::sleep(TOLD).await;
+            };
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => {}
+                () = claim.lost.cancelled() => {}
+                () = watch(&*store, claim, own, end) => {}
+                () = told => {}
+            }
+        });
     }
 }
 
 /// Notices that our place was taken away: by an administrator, or by `scoria locks break`.
-async fn watch(core: &Core, claim: &Claim, own: &Contender, mut end: Option<OwnEnd>) {
+async fn watch(store: &dyn QueueStore, claim: &Claim, own: &Contender, mut end: Option<OwnEnd>) {
     let mut pause = Pause::new();
     loop {
         let gone = match end.take() {
             Some(end) => end.await,
-            None => core.store.gone(&claim.session, &claim.name, own).await,
+            None => store.gone(&claim.session, &claim.name, own).await,
         };
         let standing = match gone {
             Ok(Gone::Perhaps) if !claim.released.is_cancelled() => {
-                let queue = core.store.queue(&claim.session, &claim.name).await;
+                let queue = store.queue(&claim.session, &claim.name).await;
                 queue.map(|queue| queue.iter().any(|other| other.node == own.node))
             }
             Ok(_) => Ok(false),

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use scoria_runtime::{CancellationToken, Deadline};
+use tokio::sync::mpsc;
 
-use super::held::QueuedLock;
+use super::held::{Held, QueuedLock, look_after_all};
 use super::place::{OwnEnd, Place};
 use super::{Gone, QueueStore, Ticket, before, in_the_way};
 use crate::heart::Heart;
@@ -33,6 +34,8 @@ pub(crate) struct QueuedProvider {
 pub(super) struct Core {
     pub(super) store: Arc<dyn QueueStore>,
     pub(super) heart: Heart,
+    /// Locks that were free when they were taken: to be looked after if they are kept.
+    pub(super) fresh: mpsc::UnboundedSender<Held>,
     closed: CancellationToken,
 }
 
@@ -54,7 +57,9 @@ impl Pause {
 impl QueuedProvider {
     /// The locks of a store; everything in the background runs on `heart`, which is stopped when the provider is closed.
     pub(crate) fn new(store: Arc<dyn QueueStore>, heart: Heart) -> Self {
-        Self { core: Arc::new(Core { store, heart, closed: CancellationToken::new() }) }
+        let (fresh, taken) = mpsc::unbounded_channel();
+        heart.spawn("own-places", look_after_all(taken, store.clone(), heart.clone()));
+        Self { core: Arc::new(Core { store, heart, fresh, closed: CancellationToken::new() }) }
     }
 }
 
