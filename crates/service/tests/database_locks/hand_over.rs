@@ -111,7 +111,7 @@ async fn a_message_that_nobody_heard_costs_one_look() {
     assert!(since.elapsed() < Duration::from_secs(10));
 }
 
-/// Two instances with two waiters, two with one: each instance has its turn.
+/// Four instances with two waiters each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_has_less_than_half_the_turns_of_another() {
     let place = Place::postgresql().await;
