@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use scoria_runtime::{CancellationToken, Deadline};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{ANSWER_WITHIN, Server, Session, Shared, busy, silent};
@@ -16,8 +16,9 @@ use crate::{Error, WaitPolicy};
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Pause after a failed try, so that a server that refuses connections is not hammered.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How many connections without a lock are kept for the next ones.
-const MOST_IDLE: usize = 4;
+/// How many connections without a lock are kept for the next ones, and how many are made at once: when very many want a lock, most are
+/// served by those that others need no more before it would be their turn to make one.
+const MOST_IDLE: usize = 16;
 
 /// What the holder of a lock may want.
 #[derive(Debug)]
@@ -98,12 +99,13 @@ impl Drop for Grip {
 pub(super) struct Idle<S> {
     sessions: Mutex<Vec<(Instant, S)>>,
     longest: Duration,
+    connecting: Semaphore,
 }
 
 impl<S: Session> Idle<S> {
     /// Keeps them for at most `longest`.
     pub(super) fn new(longest: Duration) -> Self {
-        Self { sessions: Mutex::default(), longest }
+        Self { sessions: Mutex::default(), longest, connecting: Semaphore::new(MOST_IDLE) }
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, S)>> {
@@ -114,6 +116,18 @@ impl<S: Session> Idle<S> {
         let mut sessions = self.sessions();
         sessions.retain(|(since, _)| since.elapsed() < self.longest);
         sessions.pop().map(|(_, session)| session)
+    }
+
+    /// One of them, and true; or a new one, if there is none when it is this one's turn.
+    async fn take_or_connect(&self, server: &impl Server<Session = S>) -> Result<(S, bool), Error> {
+        if let Some(session) = self.take() {
+            return Ok((session, true));
+        }
+        let _turn = self.connecting.acquire().await;
+        match self.take() {
+            Some(session) => Ok((session, true)),
+            None => Ok((server.connect().await?, false)),
+        }
     }
 
     fn put(&self, session: S) {
@@ -203,12 +217,7 @@ async fn down<S: Server>(shared: &Shared<S>) {
 async fn try_once<S: Server>(shared: &Shared<S>, name: &str) -> Result<Taken<S>, Error> {
     shared.link.ready(WaitPolicy::No).await?;
     loop {
-        let kept = shared.idle.take();
-        let was_kept = kept.is_some();
-        let mut session = match kept {
-            Some(session) => session,
-            None => shared.server.connect().await?,
-        };
+        let (mut session, was_kept) = shared.idle.take_or_connect(&shared.server).await?;
         let sent = Instant::now();
         match session.lock(name, None).await {
             Ok(true) => return Ok((session, shared.lease(sent), sent)),
@@ -229,12 +238,8 @@ async fn wait_at_server<S: Server>(
     name: &str,
     deadline: Deadline,
 ) -> Result<Option<Taken<S>>, Error> {
-    let kept = shared.idle.take();
-    let was_kept = kept.is_some();
-    let mut session = match kept {
-        Some(session) => session,
-        None => timeout(ANSWER_WITHIN, shared.server.connect()).await.unwrap_or_else(|_| Err(silent()))?,
-    };
+    let taken = timeout(ANSWER_WITHIN, shared.idle.take_or_connect(&shared.server)).await;
+    let (mut session, was_kept) = taken.unwrap_or_else(|_| Err(silent()))?;
     let wait = deadline.remaining().map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
     let mut sent = Instant::now();
     match session.lock(name, Some(wait)).await {
