@@ -8,7 +8,7 @@ use std::time::Duration;
 use scoria_model::LockWish;
 use sea_query::Value;
 
-use crate::lock_rows::{CLOCK, micros, optional, string, token};
+use crate::lock_rows::{CLOCK, details, micros, string, token};
 
 /// PostgreSQL's channel for locks that were handed on.
 pub(crate) const CHANNEL: &str = "scoria_locks";
@@ -28,18 +28,9 @@ pub(crate) fn line_up(wish: &LockWish, life: Duration) -> (String, Vec<Value>) {
                'until', {now} + ?, 'life', CAST(? AS BIGINT), 'instance', CAST(? AS TEXT), 'host', CAST(? AS TEXT), \
                'operation', CAST(? AS TEXT), 'request_id', CAST(? AS TEXT), 'resource', CAST(? AS TEXT))) \
                WHERE name = ? AND NOT EXISTS (SELECT 1 FROM taken) RETURNING id, uses, expires_at)";
-    let values = vec![
-        string(&wish.claim),
-        string(&wish.claim),
-        micros(life.min(PLACE)),
-        micros(life),
-        string(&wish.instance),
-        optional(wish.host.as_ref()),
-        string(&wish.operation),
-        optional(wish.request_id.as_ref()),
-        optional(wish.resource.as_ref()),
-        string(&wish.name),
-    ];
+    let mut values = vec![string(&wish.claim), string(&wish.claim), micros(life.min(PLACE)), micros(life)];
+    values.extend(details(wish));
+    values.push(string(&wish.name));
     (sql.to_owned(), values)
 }
 
@@ -49,8 +40,8 @@ pub(crate) fn line_up(wish: &LockWish, life: Duration) -> (String, Vec<Value>) {
 /// The new lease must not be over before the waiter thinks so, who counts from its last look. That may be later than this statement
 /// began, if it had to wait for the row: so the end is counted from when the row was ours.
 pub(crate) fn pass_on(whose: &str) -> String {
-    let details = ["instance", "host", "operation", "request_id", "resource"];
-    let (columns, values) = (details.join(", "), details.map(|column| format!("value ->> '{column}'")).join(", "));
+    let fields = ["instance", "host", "operation", "request_id", "resource"];
+    let (columns, values) = (fields.join(", "), fields.map(|column| format!("value ->> '{column}'")).join(", "));
     format!(
         "WITH freed AS (UPDATE scoria_locks AS held SET (claim, uses, taken_at, expires_at, waiting, {columns}) = (\
          SELECT key, held.uses + CAST(key <> '' AS INT), {{now}}, {CLOCK} + CAST(value ->> 'life' AS BIGINT), \

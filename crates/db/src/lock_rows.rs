@@ -54,8 +54,19 @@ pub(crate) fn string(text: &str) -> Value {
     Value::String(Some(text.chars().take(LONGEST).collect()))
 }
 
-pub(crate) fn optional(text: Option<&String>) -> Value {
+fn optional(text: Option<&String>) -> Value {
     text.map_or(Value::String(None), |text| string(text))
+}
+
+/// For the list of holders: instance, host, operation, request, resource.
+pub(crate) fn details(wish: &LockWish) -> [Value; 5] {
+    [
+        string(&wish.instance),
+        optional(wish.host.as_ref()),
+        string(&wish.operation),
+        optional(wish.request_id.as_ref()),
+        optional(wish.resource.as_ref()),
+    ]
 }
 
 const COLUMNS: &str = "name, claim, uses, taken_at, expires_at, instance, host, operation, request_id, resource";
@@ -70,16 +81,8 @@ pub(crate) type TakeRow = (i64, i64, i64, i64);
 ///
 /// What is asked again with a claim that has the row already is granted again.
 pub(crate) fn take(dialect: Dialect, returning: bool, wish: &LockWish, life: Duration, waits: bool) -> Text {
-    let values = vec![
-        string(&wish.name),
-        string(&wish.claim),
-        micros(life),
-        string(&wish.instance),
-        optional(wish.host.as_ref()),
-        string(&wish.operation),
-        optional(wish.request_id.as_ref()),
-        optional(wish.resource.as_ref()),
-    ];
+    let mut values = vec![string(&wish.name), string(&wish.claim), micros(life)];
+    values.extend(details(wish));
     let again = "uses = held.uses + 1, claim = excluded.claim, taken_at = excluded.taken_at, \
                  expires_at = excluded.expires_at, instance = excluded.instance, host = excluded.host, \
                  operation = excluded.operation, request_id = excluded.request_id, resource = excluded.resource";

@@ -2,7 +2,7 @@
 //!
 //! A lock is the key `<namespace>_<name>_lock` with the holder's claim as its value and a time to live, so that tooz processes and we
 //! exclude each other (`tooz/drivers/redis.py: RedisLock`, `redis/lock.py: Lock`). Beside it stand, with a time to live too, the
-//! holder's details, who waits and whose turn it is; and one counter per namespace gives fencing tokens.
+//! holder's details, who waits, and whether polling peers have room; and one counter per namespace gives fencing tokens.
 //!
 //! A server that dies forgets what it was told, unless it writes everything down at once (`appendonly yes`, `appendfsync always`): when
 //! nobody listens any more on its port, everything that was held there is lost at once. A connection that ends otherwise costs
