@@ -6,7 +6,7 @@
 # 124: not finished within SECONDS; 125: the guest did not come up or died.
 # -n: the guest is host NUMBER of a network, guestNUMBER at 10.77.0.NUMBER; standard input is its cable, one end of a pair of Unix
 # datagram sockets. SIGTERM to the process group is its power switch: nothing in it is shut down.
-# Needs the Debian package user-mode-linux; no rights on the host.
+# Needs the Debian package user-mode-linux and a C compiler; no rights on the host.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 memory=768M seconds=600 disk= number=
@@ -47,7 +47,9 @@ if [ -n "$disk" ]; then
 fi
 [ -z "$number" ] || { exec 8<&0; devices+=(vec0:transport=fd,fd=8); }
 
-TMPDIR=$scratch timeout --foreground --kill-after=5 "$seconds" \
+cc -O2 -Wall -shared -fPIC -o "$run/xstate.so" "$here/xstate.c" || exit 125
+
+TMPDIR=$scratch LD_PRELOAD=$run/xstate.so timeout --foreground --kill-after=5 "$seconds" \
   linux.uml umid="${run##*.}" uml_dir="$run/" mem="$memory" rootfstype=hostfs rootflags=/ ro init="$run/init" ctl="$run" \
   "${devices[@]}" quiet loglevel=2 panic=-1 con=null con0=null,fd:1 con1=null,fd:1 </dev/null 2>"$run/kernel"
 status=$?
