@@ -36,7 +36,8 @@ macro_rules! conformance_suite {
             crossed_sets_do_not_deadlock waiting_ends_at_the_deadline waiting_ends_with_the_release
             waiters_are_served_in_order waiters_of_all_instances_are_served_in_order a_cancelled_wait_leaves_nothing release_is_awaited dropping_gives_back
             losses_are_told holders_and_waiters_are_listed tokens_rise bad_names_are_refused closing_gives_back
-            a_broken_lock_is_lost_and_free nothing_is_left_after_many_pairs never_two_inside);
+            a_broken_lock_is_lost_and_free nothing_is_left_after_many_pairs never_two_inside
+            no_waiter_gets_less_than_half_the_turns_of_another);
     };
     ($subject:expr; $($case:ident)*) => {
         $(
@@ -435,4 +436,39 @@ pub async fn never_two_inside(subject: &dyn Subject) {
         task.await.expect("task");
     }
     assert_eq!(count.load(Ordering::SeqCst), TASKS * ROUNDS);
+}
+
+/// Whoever wants the same lock again and again, here or in another instance, has it about as often as the others.
+pub async fn no_waiter_gets_less_than_half_the_turns_of_another(subject: &dyn Subject) {
+    const MOST: u64 = 60;
+    let most = Arc::new(AtomicU64::new(0));
+    let tasks = Tasks::new();
+    let mut instances = Vec::new();
+    for instance in ["one", "two", "three"] {
+        instances.push(coordinator(subject, instance).await);
+    }
+    let mut crowd = Vec::new();
+    // All at once: whoever is alone for a while may have it many times before it makes room.
+    for coordinator in &instances {
+        for _ in 0..2 {
+            let (coordinator, most) = (coordinator.clone(), most.clone());
+            crowd.push(tasks.spawn("crowd", async move {
+                let mut turns = 0;
+                while most.load(Ordering::SeqCst) < MOST {
+                    let wanted = request().exclusive("a").wait(within(SOON * 6));
+                    let held = coordinator.acquire(wanted).await.expect("served in the end");
+                    turns += 1;
+                    most.fetch_max(turns, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    held.release().await.expect("release");
+                }
+                turns
+            }));
+        }
+    }
+    let mut turns = Vec::new();
+    for one in crowd {
+        turns.push(one.await.expect("task"));
+    }
+    assert!(turns.iter().all(|turns| turns * 2 >= MOST), "{turns:?}");
 }

@@ -4,7 +4,7 @@
 //! later than its own, and for ever those who only look now and then: Python peers. So it stands back:
 //!
 //! * after some turns in a row, for as long as others need to come in after a wake-up. How many: one when others were seen
-//!   lately, then more and more up to [`MOST_TURNS`] when nobody uses the room. Others who are not woken but look may come and go in
+//!   lately, then more and more up to [`MOST_TURNS`] when nobody uses the room, as far as that can be seen. Others who are not woken but look may come and go in
 //!   it without being seen: where they do, having been seen counts for [`RUN`];
 //! * after a run of turns of [`RUN`] or 20 looks of a polling peer, for a little longer than one look.
 
@@ -21,8 +21,8 @@ const WAKE_UP: Duration = Duration::from_millis(5);
 /// The shortest run of turns after which polling peers get room.
 const RUN: Duration = Duration::from_secs(2);
 
-/// The most turns in a row before others get room to come in.
-const MOST_TURNS: u32 = 1024;
+/// The most turns in a row before others get room to come in, unless the service wants fewer.
+pub(crate) const MOST_TURNS: u32 = 1024;
 
 /// How many names are kept at least before those that are out of use are forgotten.
 const NAMES: usize = 256;
@@ -32,6 +32,7 @@ const NAMES: usize = 256;
 pub(crate) struct Courtesy {
     /// `None`: the service keeps order.
     room: Option<Duration>,
+    most_turns: u32,
     /// How long others count that were seen.
     remembered: Duration,
     /// Room for polling peers, and after how long a run.
@@ -65,7 +66,13 @@ impl Courtesy {
         let names = Mutex::new(Names { runs: HashMap::new(), most: NAMES });
         let peers = peers_poll.map(|poll| (poll + poll / 4, RUN.max(poll * 20)));
         let remembered = if wakes_within.is_zero() { Duration::ZERO } else { RUN };
-        Self { room: Some(wakes_within + WAKE_UP), remembered, peers, names }
+        Self { room: Some(wakes_within + WAKE_UP), most_turns: MOST_TURNS, remembered, peers, names }
+    }
+
+    /// With fewer than [`MOST_TURNS`].
+    #[cfg(any(feature = "redis", feature = "memcached", feature = "etcd", feature = "database"))]
+    pub(crate) fn after_turns(self, most_turns: u32) -> Self {
+        Self { most_turns, ..self }
     }
 
     /// Towards nobody: the service keeps order.
@@ -143,7 +150,7 @@ impl Courtesy {
         } else if run.turns >= run.allowed {
             run.turns = 0;
             let beside_others = run.beside_others(now, self.remembered);
-            run.allowed = if beside_others { 1 } else { (run.allowed * 2).min(MOST_TURNS) };
+            run.allowed = if beside_others { 1 } else { (run.allowed * 2).min(self.most_turns) };
             return Some(run.last + room);
         }
         None
@@ -204,5 +211,14 @@ mod tests {
         courtesy.released("a");
         assert!(room(&courtesy, ready(false)).await > Duration::ZERO);
         assert_eq!(after(2).await, [false, true], "they were seen long ago");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_others_cannot_be_seen_room_is_left_after_each_turn() {
+        let courtesy = Courtesy::new(LOOKS, None).after_turns(1);
+        for _ in 0..10 {
+            courtesy.released("a");
+            assert_eq!(room(&courtesy, ready(false)).await, LOOKS + WAKE_UP);
+        }
     }
 }

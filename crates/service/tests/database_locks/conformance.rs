@@ -42,7 +42,8 @@ mod sqlite {
         sets_are_all_or_none crossed_sets_do_not_deadlock waiting_ends_at_the_deadline waiting_ends_with_the_release
         waiters_are_served_in_order a_cancelled_wait_leaves_nothing release_is_awaited dropping_gives_back
         losses_are_told holders_and_waiters_are_listed tokens_rise bad_names_are_refused closing_gives_back
-        a_broken_lock_is_lost_and_free never_two_inside);
+        a_broken_lock_is_lost_and_free never_two_inside
+        no_waiter_gets_less_than_half_the_turns_of_another);
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_is_left_after_many_pairs() {

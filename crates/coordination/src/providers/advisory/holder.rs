@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use scoria_runtime::{CancellationToken, Deadline};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{ANSWER_WITHIN, Server, Session, Shared, busy, silent};
@@ -16,9 +16,11 @@ use crate::{Error, WaitPolicy};
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Pause after a failed try, so that a server that refuses connections is not hammered.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How many connections without a lock are kept for the next ones, and how many are made at once: when very many want a lock, most are
-/// served by those that others need no more before it would be their turn to make one.
+/// How many connections without a lock are kept for the next ones.
 const MOST_IDLE: usize = 16;
+/// How many are made at once: when very many want a lock, most are served by one that another needs no more before it is their turn
+/// to make one.
+const MOST_CONNECTING: usize = 4;
 
 /// What the holder of a lock may want.
 #[derive(Debug)]
@@ -99,13 +101,16 @@ impl Drop for Grip {
 pub(super) struct Idle<S> {
     sessions: Mutex<Vec<(Instant, S)>>,
     longest: Duration,
+    /// One more is there.
+    returned: Notify,
     connecting: Semaphore,
 }
 
 impl<S: Session> Idle<S> {
     /// Keeps them for at most `longest`.
     pub(super) fn new(longest: Duration) -> Self {
-        Self { sessions: Mutex::default(), longest, connecting: Semaphore::new(MOST_IDLE) }
+        let connecting = Semaphore::new(MOST_CONNECTING);
+        Self { sessions: Mutex::default(), longest, returned: Notify::new(), connecting }
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, S)>> {
@@ -120,13 +125,15 @@ impl<S: Session> Idle<S> {
 
     /// One of them, and true; or a new one, if there is none when it is this one's turn.
     async fn take_or_connect(&self, server: &impl Server<Session = S>) -> Result<(S, bool), Error> {
-        if let Some(session) = self.take() {
-            return Ok((session, true));
-        }
-        let _turn = self.connecting.acquire().await;
-        match self.take() {
-            Some(session) => Ok((session, true)),
-            None => Ok((server.connect().await?, false)),
+        loop {
+            if let Some(session) = self.take() {
+                return Ok((session, true));
+            }
+            tokio::select! {
+                biased;
+                () = self.returned.notified() => {}
+                _turn = self.connecting.acquire() => return Ok((server.connect().await?, false)),
+            }
         }
     }
 
@@ -134,6 +141,7 @@ impl<S: Session> Idle<S> {
         let mut sessions = self.sessions();
         if sessions.len() < MOST_IDLE {
             sessions.push((Instant::now(), session));
+            self.returned.notify_one();
         }
     }
 
@@ -352,5 +360,101 @@ impl<S: Server> Holding<S> {
             Err(_) => self.lease.lose("the server did not confirm that it was given back"),
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// Not a database server: it counts what is asked of one.
+    #[derive(Debug, Default)]
+    struct Counting {
+        connecting: AtomicUsize,
+        most_at_once: AtomicUsize,
+        connected: AtomicUsize,
+    }
+
+    #[derive(Debug)]
+    struct Connected;
+
+    #[async_trait]
+    impl Server for Counting {
+        type Session = Connected;
+
+        fn kind(&self) -> &'static str {
+            "counting"
+        }
+
+        fn key(&self, name: &str) -> Result<String, Error> {
+            Ok(name.to_owned())
+        }
+
+        fn session_timeout(&self) -> Duration {
+            Duration::from_secs(60)
+        }
+
+        async fn connect(&self) -> Result<Connected, Error> {
+            let now = self.connecting.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most_at_once.fetch_max(now, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.connecting.fetch_sub(1, Ordering::SeqCst);
+            self.connected.fetch_add(1, Ordering::SeqCst);
+            Ok(Connected)
+        }
+
+        async fn inspect(&self, _: &mut Connected) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl Session for Connected {
+        async fn lock(&mut self, _: &str, _: Option<Duration>) -> Result<bool, Error> {
+            Ok(true)
+        }
+
+        async fn unlock(&mut self, _: &str) -> Result<bool, Error> {
+            Ok(true)
+        }
+
+        async fn beat(&mut self, _: Option<&str>) -> Result<bool, Error> {
+            Ok(true)
+        }
+
+        async fn break_lock(&mut self, _: &str) -> Result<bool, Error> {
+            Ok(true)
+        }
+
+        async fn close(self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_short_locks_share_a_few_connections() {
+        let (idle, server) = (Idle::new(Duration::from_secs(60)), Counting::default());
+        let short = async || {
+            let (session, _) = idle.take_or_connect(&server).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            idle.put(session);
+        };
+        join_all((0..1000).map(|_| short())).await;
+        assert_eq!(server.most_at_once.load(Ordering::SeqCst), MOST_CONNECTING);
+        // They are served by the first ones long before so many could be made.
+        let connected = server.connected.load(Ordering::SeqCst);
+        assert!(connected < 100, "{connected} connections");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_long_locks_have_a_connection_each() {
+        let (idle, server) = (Idle::new(Duration::from_secs(60)), Counting::default());
+        let sessions = join_all((0..100).map(|_| idle.take_or_connect(&server))).await;
+        assert!(sessions.iter().all(|taken| matches!(taken, Ok((_, false)))));
+        assert_eq!(server.connected.load(Ordering::SeqCst), 100);
+        assert_eq!(server.most_at_once.load(Ordering::SeqCst), MOST_CONNECTING);
     }
 }

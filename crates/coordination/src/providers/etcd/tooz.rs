@@ -61,9 +61,8 @@ fn value(claim: &Claim) -> Vec<u8> {
 }
 
 /// Who holds for which claim. A claim's own key, so that it can be removed whoever has the lock by then.
-fn details_key(name: &str, value: &[u8]) -> String {
-    let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{HOLDERS}{name}/{digits}")
+fn details_key(name: &str, id: &str) -> String {
+    format!("{HOLDERS}{name}/{id}")
 }
 
 /// What is known of a lock from its key, for a claim in a session.
@@ -117,7 +116,7 @@ impl LeaseStore for ToozLocks {
         let details = Details::new(&self.client.instance, Mode::Exclusive, &claim.owner, claim.since).written();
         let success = [
             wire::put(&key, value.as_slice(), session.id),
-            wire::put(&details_key(&claim.name, &value), details, session.id),
+            wire::put(&details_key(&claim.name, &claim.id), details, session.id),
         ];
         let failure = [wire::range(&key), wire::range(session.guard.key())];
         loop {
@@ -170,7 +169,7 @@ impl LeaseStore for ToozLocks {
         let session = self.client.current()?;
         let (key, value) = (key(&claim.name), value(claim));
         self.client.removals.forget(&key);
-        let details = wire::delete(&details_key(&claim.name, &value));
+        let details = wire::delete(&details_key(&claim.name, &claim.id));
         let compare = [wire::has_value(&key, value)];
         let operations = [vec![wire::delete(&key), details.clone()], vec![details]];
         let txn = session.guard.settle(&self.client.endpoints, &compare, operations).await;
@@ -188,7 +187,8 @@ impl LeaseStore for ToozLocks {
         let ours: std::collections::HashMap<_, _> = ours.collect();
         let holder = |lock: &KeyValue| {
             let name = lock.key_after(LOCKS).filter(|name| name.starts_with(PREFIX))?;
-            let details = ours.get(details_key(name, &lock.value).strip_prefix(HOLDERS)?);
+            let id = uuid::Uuid::from_slice(&lock.value).ok().map(|id| id.as_simple().to_string());
+            let details = id.and_then(|id| ours.get(details_key(name, &id).strip_prefix(HOLDERS)?));
             let details = match details {
                 Some(details) => Details::read(&details.value),
                 None => Details::of_peer(format!("a Python peer (etcd lease {:x})", lock.lease)),

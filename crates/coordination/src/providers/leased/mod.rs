@@ -45,7 +45,7 @@ impl LeasedProvider {
     pub(crate) fn new(store: Arc<dyn LeaseStore>, heart: &Heart, options: &Options) -> Self {
         let courtesy = match store.lines_up() {
             true => Courtesy::none(),
-            false => Courtesy::new(store.wakes_within(), store.peers_poll()),
+            false => Courtesy::new(store.wakes_within(), store.peers_poll()).after_turns(store.most_turns()),
         };
         let courtesy = Arc::new(courtesy);
         Self(Parts { keeper: Keeper::start(store, heart, options.heartbeat), courtesy, turns: Turns::default() })

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::providers::courtesy::MOST_TURNS;
 use crate::{Error, Features, Health, Holder, Owner, Scope, WaitPolicy};
 
 /// Somebody's wish for one lock: what a record is written with and recognised by.
@@ -87,6 +88,10 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     /// The longest that a lock is free before a waiter of Scoria is woken: nothing, where the service tells it.
     fn wakes_within(&self) -> Duration {
         Duration::ZERO
+    }
+    /// How many turns in a row the waiters of one instance may have before those of others get room.
+    fn most_turns(&self) -> u32 {
+        MOST_TURNS
     }
     /// How often Python peers look whether a lock has become free; `None` when there can be none.
     fn peers_poll(&self) -> Option<Duration> {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
+use rand::Rng;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
@@ -41,7 +42,7 @@ const PREFIX: &str = "__TOOZ_LOCK_";
 /// How much earlier than told memcached may forget.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
 
-/// How often a waiter looks: memcached cannot tell when a lock becomes free.
+/// How long a waiter may sleep before it looks: memcached cannot tell when a lock becomes free.
 const POLL: Duration = Duration::from_millis(20);
 
 /// How often tooz looks (`tooz/_retry.py`).
@@ -270,11 +271,17 @@ impl LeaseStore for Store {
     }
 
     fn poll_interval(&self) -> Duration {
-        POLL
+        // Never the same twice: whoever looks in step with those who take and give back finds it free every time, or never.
+        rand::rng().random_range(POLL / 2..=POLL)
     }
 
     fn wakes_within(&self) -> Duration {
         POLL
+    }
+
+    fn most_turns(&self) -> u32 {
+        // A record that is gone does not tell whose it was: whether anybody has used the room that was left is not seen.
+        1
     }
 
     fn peers_poll(&self) -> Option<Duration> {

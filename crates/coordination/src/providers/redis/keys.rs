@@ -1,6 +1,8 @@
 //! What the keys of a lock are called, and what is in those that tooz does not know.
 
-use redis::ScriptInvocation;
+use std::borrow::Cow;
+
+use redis::{Cmd, RedisWrite};
 use serde::{Deserialize, Serialize};
 
 use crate::name::{PREFIX, bare};
@@ -12,33 +14,46 @@ pub(super) const LOCK: &str = "_lock";
 pub(super) const HOLDER: &str = "_holder";
 /// End of the key with those who wait.
 pub(super) const WAITERS: &str = "_waiters";
+/// Those of one lock, in the order of `record.lua`.
+const OF_A_LOCK: [&str; 5] = [LOCK, HOLDER, WAITERS, "_room", "_run"];
 
 /// Names of keys in one namespace.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     namespace: String,
+    /// The counter of fencing tokens.
+    token: String,
+    /// Before the name of an instance: where it is told what concerns its claims.
+    pub(super) channel: String,
 }
 
 impl Keys {
+    /// How many [`Keys::give`] gives.
+    pub(super) const GIVEN: usize = OF_A_LOCK.len() + 1;
+
     pub(super) fn new(namespace: &str) -> Self {
-        Self { namespace: namespace.to_owned() }
+        Self {
+            namespace: namespace.to_owned(),
+            token: format!("{namespace}_scoria_token"),
+            channel: format!("{namespace}_scoria_wake:"),
+        }
     }
 
     pub(super) fn of(&self, name: &str, end: &str) -> String {
         format!("{}_{name}{end}", self.namespace)
     }
 
-    /// Hands the keys of a lock to a script, as `common.lua` expects them.
-    pub(super) fn give<'a>(&self, script: &mut ScriptInvocation<'a>, name: &str) {
-        for end in [LOCK, HOLDER, WAITERS, "_room", "_run"] {
-            script.key(self.of(name, end));
+    /// Hands the keys of a lock to a script, as `record.lua` expects them.
+    pub(super) fn give(&self, call: &mut Cmd, name: &str) {
+        for end in OF_A_LOCK {
+            call.write_arg_fmt(format_args!("{}_{name}{end}", self.namespace));
         }
-        script.key(format!("{}_scoria_token", self.namespace));
+        call.arg(&self.token);
     }
 
-    /// Before the name of an instance: where it is told what concerns its claims.
-    pub(super) fn channel(&self) -> String {
-        format!("{}_scoria_wake:", self.namespace)
+    /// At least as many bytes as the keys of a lock have.
+    pub(super) fn bytes(&self, name: &str) -> usize {
+        Self::GIVEN * (self.token.len() + name.len())
     }
 
     /// A pattern of all keys of locks with this end.
@@ -62,26 +77,26 @@ impl Keys {
 
 /// Who holds or waits, as it stands in the details.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Details {
-    pub(super) instance: String,
+pub(super) struct Details<'a> {
+    pub(super) instance: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    host: Option<String>,
-    #[serde(skip_serializing_if = "String::is_empty", default)]
-    operation: String,
+    host: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "str::is_empty", default)]
+    operation: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    request_id: Option<String>,
+    request_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    resource: Option<String>,
+    resource: Option<Cow<'a, str>>,
 }
 
-impl Details {
-    pub(super) fn new(instance: &str, host: Option<&str>, owner: &Owner) -> Self {
+impl<'a> Details<'a> {
+    pub(super) fn new(instance: &'a str, host: Option<&'a str>, owner: &'a Owner) -> Self {
         Self {
-            instance: instance.to_owned(),
-            host: host.map(str::to_owned),
-            operation: owner.operation.clone(),
-            request_id: owner.request_id.clone(),
-            resource: owner.resource.clone(),
+            instance: instance.into(),
+            host: host.map(Into::into),
+            operation: owner.operation.as_str().into(),
+            request_id: owner.request_id.as_deref().map(Into::into),
+            resource: owner.resource.as_deref().map(Into::into),
         }
     }
 
@@ -91,9 +106,13 @@ impl Details {
             name: name.to_owned(),
             mode: Mode::Exclusive,
             held,
-            instance: self.instance,
-            host: self.host,
-            owner: Owner { operation: self.operation, request_id: self.request_id, resource: self.resource },
+            instance: self.instance.into_owned(),
+            host: self.host.map(Cow::into_owned),
+            owner: Owner {
+                operation: self.operation.into_owned(),
+                request_id: self.request_id.map(Cow::into_owned),
+                resource: self.resource.map(Cow::into_owned),
+            },
             since: None,
             token: None,
         }

@@ -46,9 +46,9 @@ pub(super) async fn list(store: &RedisStore) -> Result<Vec<Holder>, Error> {
         let (time, waiters): (redis::Value, Vec<(String, f64)>) = connection.ask_all(commands).await?;
         let now = server_time(time);
         for (member, since) in waiters {
-            // `CLAIM TTL DETAILS`, see `common.lua`.
+            // `CLAIM TTL DETAILS`, see `record.lua`.
             let details = member.splitn(3, ' ').nth(2);
-            let details = details.and_then(|details| serde_json::from_str::<Details>(details).ok());
+            let details = details.and_then(|details| serde_json::from_str::<Details<'_>>(details).ok());
             let waiter = details.map(|details| details.holder(name, false));
             let since = now.map(|now| Duration::from_micros(now.saturating_sub(since as u64)));
             found.extend(waiter.map(|waiter| Holder { since, ..waiter }));
@@ -79,11 +79,11 @@ fn server_time(value: redis::Value) -> Option<u64> {
     Some(seconds * 1_000_000 + micros)
 }
 
-/// ` TOKEN SINCE DETAILS`, as `take.lua` writes it after the claim.
+/// ` TOKEN SINCE DETAILS`, as `record.lua` writes it after the claim.
 fn ours(name: &str, details: &str, now: Option<u64>) -> Option<Holder> {
     let mut parts = details.trim_start().splitn(3, ' ');
     let (token, since, details) = (parts.next()?, parts.next()?, parts.next()?);
-    let details: Details = serde_json::from_str(details).ok()?;
+    let details: Details<'_> = serde_json::from_str(details).ok()?;
     let since = Duration::from_micros(now?.saturating_sub(since.parse().ok()?));
     Some(Holder { since: Some(since), token: token.parse().ok(), ..details.holder(name, true) })
 }

@@ -17,7 +17,7 @@ use crate::{Error, Features, Health, Holder, Listing, Options, Order, WaitPolicy
 use super::connection::Connection;
 use super::keys::{Details, HOLDER, Keys, LOCK};
 use super::options::RedisOptions;
-use super::scripts::Scripts;
+use super::scripts::{self, Scripts};
 use super::wakes::Wakes;
 
 /// How many locks one script extends: others have to come in between.
@@ -85,7 +85,7 @@ impl RedisStore {
         };
         let (link, scripts, wakes) = (store.link.clone(), store.scripts.clone(), store.wakes.clone());
         let (memory, options, stop) = (store.memory.clone(), options.clone(), store.heart.stopping());
-        let channel = format!("{}{}", store.keys.channel(), store.instance);
+        let channel = format!("{}{}", store.keys.channel, store.instance);
         let look = options.heartbeat.min(redis.lock_timeout / 3);
         let callers = heart.callers().clone();
         store.heart.spawn("redis-link", async move {
@@ -110,7 +110,7 @@ impl RedisStore {
         store
     }
 
-    /// How a claim stands in line, see `common.lua`.
+    /// How a claim stands in line, see `record.lua`.
     fn member(&self, claim: &Claim) -> String {
         let details = Details::new(&self.instance, self.host.as_deref(), &claim.owner);
         let details = serde_json::to_string(&details).expect("text can be written as JSON");
@@ -120,12 +120,11 @@ impl RedisStore {
     /// Runs a script on the keys of one lock.
     async fn run<T: FromRedisValue>(&self, script: &Script, name: &str, arguments: &[&str]) -> Result<T, Error> {
         let connection = self.link.current()?;
-        let mut invocation = script.prepare_invoke();
-        self.keys.give(&mut invocation, name);
-        for argument in arguments {
-            invocation.arg(*argument);
-        }
-        connection.run(async |mut connection| invocation.invoke_async(&mut connection).await).await
+        let bytes = self.keys.bytes(name) + arguments.iter().map(|argument| argument.len()).sum::<usize>();
+        let mut call = scripts::call(script, Keys::GIVEN, bytes);
+        self.keys.give(&mut call, name);
+        call.arg(arguments);
+        connection.run(async |mut connection| scripts::run(script, &call, &mut connection).await).await
     }
 }
 
@@ -184,10 +183,10 @@ impl LeaseStore for RedisStore {
     }
 
     async fn take(&self, claim: &Claim) -> Result<Take, Error> {
-        let (member, channel, sent) = (self.member(claim), self.keys.channel(), Instant::now());
+        let (member, sent) = (self.member(claim), Instant::now());
         let waits = if self.wakes.looks(&claim.id, sent) { "1" } else { "0" };
         let waited = (sent - claim.since).as_micros().to_string();
-        let arguments = [&member, &channel, waits, &waited];
+        let arguments = [&member, &self.keys.channel, waits, &waited];
         let answer: Vec<i64> = self.run(&self.scripts.take, &claim.name, &arguments).await?;
         match answer[..] {
             [1, token, ms] => {
@@ -212,13 +211,17 @@ impl LeaseStore for RedisStore {
         let ttl = millis(self.lock_timeout);
         let mut extended = Vec::with_capacity(claims.len());
         for some in claims.chunks(EXTENDED_AT_ONCE) {
-            let mut invocation = self.scripts.extend.prepare_invoke();
-            invocation.arg(&ttl);
+            let extend = &self.scripts.extend;
+            let mut call = scripts::call(extend, 2 * some.len(), 0);
             for claim in some {
-                invocation.key(self.keys.of(&claim.name, LOCK)).key(self.keys.of(&claim.name, HOLDER)).arg(&claim.id);
+                call.arg(self.keys.of(&claim.name, LOCK)).arg(self.keys.of(&claim.name, HOLDER));
+            }
+            call.arg(&ttl);
+            for claim in some {
+                call.arg(&claim.id);
             }
             let ours: Vec<bool> =
-                connection.beat(async |mut connection| invocation.invoke_async(&mut connection).await).await?;
+                connection.beat(async |mut connection| scripts::run(extend, &call, &mut connection).await).await?;
             extended.extend(ours.into_iter().map(|ours| ours.then(|| sent + self.lock_timeout)));
         }
         Ok(extended)
@@ -238,7 +241,7 @@ impl LeaseStore for RedisStore {
 
     async fn give_back(&self, claim: &Claim) -> Result<bool, Error> {
         self.wakes.forget(&claim.id);
-        self.run(&self.scripts.give_back, &claim.name, &[&self.member(claim), &self.keys.channel()]).await
+        self.run(&self.scripts.give_back, &claim.name, &[&self.member(claim), &self.keys.channel]).await
     }
 
     /// The next try lines the claim up.
@@ -255,7 +258,7 @@ impl LeaseStore for RedisStore {
     }
 
     async fn break_lock(&self, name: &str) -> Result<bool, Error> {
-        self.run(&self.scripts.break_lock, name, &[&self.keys.channel()]).await
+        self.run(&self.scripts.break_lock, name, &[&self.keys.channel]).await
     }
 
     async fn close(&self) {

@@ -9,9 +9,9 @@ end
 
 local function line_up()
     if ARGV[3] == '1' then
-        redis.call('ZADD', WAITERS, 'NX', text(now() - ARGV[4]), member)
+        redis.call('ZADD', WAITERS, 'NX', string.format('%.0f', now() - ARGV[4]), member)
         redis.call('PEXPIRE', WAITERS, KEEP_MS)
-        if redis.call('SET', RUN, text(now()), 'PX', KEEP_MS, 'NX') == false then
+        if redis.call('SET', RUN, now(), 'PX', KEEP_MS, 'NX') == false then
             redis.call('PEXPIRE', RUN, KEEP_MS)
         end
     end
@@ -28,7 +28,7 @@ if held then
     line_up()
     if known and left >= 0 then return later(left) end
     -- A Python peer: it wakes nobody, and the turn was its own.
-    redis.call('SET', RUN, text(now()), 'PX', KEEP_MS, 'XX')
+    redis.call('SET', RUN, now(), 'PX', KEEP_MS, 'XX')
     return later(left >= 0 and math.min(left, PEER_MS) or PEER_MS)
 end
 
@@ -47,4 +47,4 @@ if redis.call('EXISTS', HOLDER, ROOM, WAITERS) > 0 then
 end
 
 local token, ttl = grant(member)
-return {1, token, ttl}
+return {1, tonumber(token), ttl}

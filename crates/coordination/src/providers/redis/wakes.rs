@@ -71,7 +71,7 @@ impl Wakes {
         }
     }
 
-    /// A message of the server, as `common.lua` writes it.
+    /// A message of the server, as `line.lua` writes it.
     pub(super) fn told(&self, push: &PushInfo) {
         let (PushKind::Message, [_channel, payload]) = (&push.kind, push.data.as_slice()) else { return };
         let Ok(message) = String::from_redis_value(payload.clone()) else { return };
