@@ -287,6 +287,7 @@ async fn it_may_be_opened_before_the_server_is_there() {
 async fn nothing_is_left_of_a_hundred_thousand_pairs_and_a_hundred_killed_holders() {
     const TASKS: usize = 100;
     const PAIRS: usize = 1000;
+    const NAMES: usize = 7;
     let (server, url) = server().await;
     let mut killed = Peer::ours(&url, &["hold-many", "100"]);
     killed.says(&["held"]);
@@ -294,13 +295,14 @@ async fn nothing_is_left_of_a_hundred_thousand_pairs_and_a_hundred_killed_holder
     assert_eq!(server.keys().unwrap().len(), 100);
 
     let one = coordinator(&url).await;
+    let began = std::time::Instant::now();
     let tasks = Tasks::new();
     let mut running = Vec::new();
     for task in 0..TASKS {
         let one = one.clone();
         running.push(tasks.spawn("pairs", async move {
             for n in 0..PAIRS {
-                let held = soon(&one, &format!("{task}-{}", n % 7)).await;
+                let held = soon(&one, &format!("{task}-{}", n % NAMES)).await;
                 held.release().await.unwrap();
             }
         }));
@@ -316,10 +318,13 @@ async fn nothing_is_left_of_a_hundred_thousand_pairs_and_a_hundred_killed_holder
     };
     let of_child = 100;
     let expected = 2 * TASKS * PAIRS + of_child;
-    let beats = 200;
-    for written in ["cmd_set", "cmd_get"] {
+    // One of each second, of whatever is held just then.
+    let beats = TASKS * (began.elapsed().as_secs() as usize + 2);
+    // After the first turn with a name, then after 2, 4, 8, …, others get room, and it is looked whether any wait.
+    let rooms = TASKS * NAMES * (PAIRS / NAMES).ilog2() as usize;
+    for (written, besides) in [("cmd_set", beats), ("cmd_get", beats + rooms)] {
         let count = stat(written);
-        assert!((expected..expected + beats).contains(&count), "one write and one look each: {written} {count}");
+        assert!((expected..expected + besides).contains(&count), "one write and one look each: {written} {count}");
     }
     until("the killed holders' records are gone", || server.keys().unwrap().is_empty()).await;
 }

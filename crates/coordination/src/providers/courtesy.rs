@@ -4,7 +4,7 @@
 //! later than its own, and for ever those who only look now and then: Python peers. So it stands back:
 //!
 //! * after some turns in a row, for as long as others need to come in after a wake-up. How many: one when others were seen
-//!   lately, then more and more up to [`MOST_TURNS`] when nobody uses the room, as far as that can be seen. Others who are not woken but look may come and go in
+//!   lately, then more and more up to [`MOST_TURNS`] when nobody uses the room. Others who are not woken but look may come and go in
 //!   it without being seen: where they do, having been seen counts for [`RUN`];
 //! * after a run of turns of [`RUN`] or 20 looks of a polling peer, for a little longer than one look.
 
@@ -21,8 +21,8 @@ const WAKE_UP: Duration = Duration::from_millis(5);
 /// The shortest run of turns after which polling peers get room.
 const RUN: Duration = Duration::from_secs(2);
 
-/// The most turns in a row before others get room to come in, unless the service wants fewer.
-pub(crate) const MOST_TURNS: u32 = 1024;
+/// The most turns in a row before others get room to come in.
+const MOST_TURNS: u32 = 1024;
 
 /// How many names are kept at least before those that are out of use are forgotten.
 const NAMES: usize = 256;
@@ -32,7 +32,6 @@ const NAMES: usize = 256;
 pub(crate) struct Courtesy {
     /// `None`: the service keeps order.
     room: Option<Duration>,
-    most_turns: u32,
     /// How long others count that were seen.
     remembered: Duration,
     /// Room for polling peers, and after how long a run.
@@ -66,13 +65,7 @@ impl Courtesy {
         let names = Mutex::new(Names { runs: HashMap::new(), most: NAMES });
         let peers = peers_poll.map(|poll| (poll + poll / 4, RUN.max(poll * 20)));
         let remembered = if wakes_within.is_zero() { Duration::ZERO } else { RUN };
-        Self { room: Some(wakes_within + WAKE_UP), most_turns: MOST_TURNS, remembered, peers, names }
-    }
-
-    /// With fewer than [`MOST_TURNS`].
-    #[cfg(any(feature = "redis", feature = "memcached", feature = "etcd", feature = "database"))]
-    pub(crate) fn after_turns(self, most_turns: u32) -> Self {
-        Self { most_turns, ..self }
+        Self { room: Some(wakes_within + WAKE_UP), remembered, peers, names }
     }
 
     /// Towards nobody: the service keeps order.
@@ -113,8 +106,14 @@ impl Courtesy {
     }
 
     /// Before one of us tries: leaves others the room that we owe them, unless one of them has the lock. That is asked only if there
-    /// were others lately.
-    pub(crate) async fn stand_back(&self, name: &str, deadline: Deadline, others_have_it: impl Future<Output = bool>) {
+    /// were others lately; whether any wait, after the room.
+    pub(crate) async fn stand_back(
+        &self,
+        name: &str,
+        deadline: Deadline,
+        others_have_it: impl Future<Output = bool>,
+        others_wait: impl Future<Output = bool>,
+    ) {
         let Some(until) = self.owed(name) else { return };
         if self.remembers_others(name) && others_have_it.await {
             return self.seen_others(name);
@@ -122,7 +121,10 @@ impl Courtesy {
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(until) => {}
-            () = deadline.wait() => {}
+            () = deadline.wait() => return,
+        }
+        if others_wait.await {
+            self.seen_others(name);
         }
     }
 
@@ -150,7 +152,7 @@ impl Courtesy {
         } else if run.turns >= run.allowed {
             run.turns = 0;
             let beside_others = run.beside_others(now, self.remembered);
-            run.allowed = if beside_others { 1 } else { (run.allowed * 2).min(self.most_turns) };
+            run.allowed = if beside_others { 1 } else { (run.allowed * 2).min(MOST_TURNS) };
             return Some(run.last + room);
         }
         None
@@ -173,7 +175,7 @@ mod tests {
     /// How long it stands back.
     async fn room(courtesy: &Courtesy, others_have_it: impl Future<Output = bool>) -> Duration {
         let began = Instant::now();
-        courtesy.stand_back("a", Deadline::NEVER, others_have_it).await;
+        courtesy.stand_back("a", Deadline::NEVER, others_have_it, ready(false)).await;
         began.elapsed()
     }
 
@@ -214,11 +216,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_others_cannot_be_seen_room_is_left_after_each_turn() {
-        let courtesy = Courtesy::new(LOOKS, None).after_turns(1);
+    async fn whoever_is_found_waiting_after_the_room_counts_as_seen() {
+        let courtesy = Courtesy::new(LOOKS, None);
         for _ in 0..10 {
             courtesy.released("a");
-            assert_eq!(room(&courtesy, ready(false)).await, LOOKS + WAKE_UP);
+            let began = Instant::now();
+            courtesy.stand_back("a", Deadline::NEVER, ready(false), ready(true)).await;
+            assert_eq!(began.elapsed(), LOOKS + WAKE_UP);
         }
     }
 }

@@ -206,7 +206,7 @@ impl Provider for FileProvider {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let claim = Claim { shared: self.shared.clone(), id, given_back: false };
         if let WaitPolicy::Until(deadline) = wait {
-            self.shared.courtesy.stand_back(name, deadline, ready(false)).await;
+            self.shared.courtesy.stand_back(name, deadline, ready(false), ready(false)).await;
         }
         let mut pause = PAUSE;
         let mut wake = None;

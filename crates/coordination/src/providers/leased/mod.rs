@@ -45,7 +45,7 @@ impl LeasedProvider {
     pub(crate) fn new(store: Arc<dyn LeaseStore>, heart: &Heart, options: &Options) -> Self {
         let courtesy = match store.lines_up() {
             true => Courtesy::none(),
-            false => Courtesy::new(store.wakes_within(), store.peers_poll()).after_turns(store.most_turns()),
+            false => Courtesy::new(store.wakes_within(), store.peers_poll()),
         };
         let courtesy = Arc::new(courtesy);
         Self(Parts { keeper: Keeper::start(store, heart, options.heartbeat), courtesy, turns: Turns::default() })
@@ -69,8 +69,10 @@ impl Parts {
             false => Some(self.turns.take_within(name, Mode::Exclusive, wait).await.ok_or_else(busy)?),
         };
         if let WaitPolicy::Until(deadline) = wait {
-            let others_have_it = async { matches!(self.keeper.ask(self.keeper.store.is_held(name)).await, Ok(true)) };
-            self.courtesy.stand_back(name, deadline, others_have_it).await;
+            let Keeper { store, .. } = &*self.keeper;
+            let others_have_it = async { matches!(self.keeper.ask(store.is_held(name)).await, Ok(true)) };
+            let others_wait = async { matches!(self.keeper.ask(store.others_wait(name)).await, Ok(true)) };
+            self.courtesy.stand_back(name, deadline, others_have_it, others_wait).await;
         }
         loop {
             let wish = Wish::new(&self.keeper, &self.courtesy, turn, name, owner);

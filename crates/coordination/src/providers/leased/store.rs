@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::providers::courtesy::MOST_TURNS;
 use crate::{Error, Features, Health, Holder, Owner, Scope, WaitPolicy};
 
 /// Somebody's wish for one lock: what a record is written with and recognised by.
@@ -89,10 +88,6 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     fn wakes_within(&self) -> Duration {
         Duration::ZERO
     }
-    /// How many turns in a row the waiters of one instance may have before those of others get room.
-    fn most_turns(&self) -> u32 {
-        MOST_TURNS
-    }
     /// How often Python peers look whether a lock has become free; `None` when there can be none.
     fn peers_poll(&self) -> Option<Duration> {
         None
@@ -100,6 +95,11 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     /// Whether somebody has the lock: for whoever would leave it to others for as long as they need to find it free. One round trip; a
     /// service that keeps order, or tells at once, need not be asked.
     async fn is_held(&self, _name: &str) -> Result<bool, Error> {
+        Ok(false)
+    }
+    /// Whether waiters of other instances have left word that they wait. For a service where a lock that is free does not tell that
+    /// others have had it meanwhile. One round trip.
+    async fn others_wait(&self, _name: &str) -> Result<bool, Error> {
         Ok(false)
     }
     /// Resolves when whatever is held has to be looked at at once, by [`LeaseStore::extend`]: a new connection may lead to a server

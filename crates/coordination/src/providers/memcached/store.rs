@@ -39,6 +39,13 @@ pub(super) const KIND: &str = "memcached";
 /// What tooz puts before the name of a lock (`MemcachedLock._LOCK_PREFIX`).
 const PREFIX: &str = "__TOOZ_LOCK_";
 
+/// Before the name of a lock: the instance that began to wait for it last. A record that is gone does not tell whose it was, so an
+/// instance that takes the lock turn after turn would not see that others have it in between.
+const WAITS: &str = "__SCORIA_WT_";
+
+/// How long that stands, in seconds: longer than it takes to get in where room is made.
+const WAITS_FOR: u32 = 5;
+
 /// How much earlier than told memcached may forget.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
 
@@ -235,6 +242,10 @@ fn key(name: &str) -> Result<String, Error> {
     Ok(format!("{PREFIX}{name}"))
 }
 
+fn waits(name: &str) -> Result<String, Error> {
+    Ok(key(name)?.replacen(PREFIX, WAITS, 1))
+}
+
 #[async_trait]
 impl LeaseStore for Store {
     fn kind(&self) -> &'static str {
@@ -262,6 +273,11 @@ impl LeaseStore for Store {
         true
     }
 
+    async fn others_wait(&self, name: &str) -> Result<bool, Error> {
+        let (answer, _) = self.connected()?.client.ask(Command::Look { key: &waits(name)? }).await?;
+        Ok(answer.record.is_some_and(|record| record.value != self.instance.as_bytes()))
+    }
+
     async fn ready(&self, wait: WaitPolicy) -> Result<(), Error> {
         self.link.ready(wait).await.map(drop)
     }
@@ -277,11 +293,6 @@ impl LeaseStore for Store {
 
     fn wakes_within(&self) -> Duration {
         POLL
-    }
-
-    fn most_turns(&self) -> u32 {
-        // A record that is gone does not tell whose it was: whether anybody has used the room that was left is not seen.
-        1
     }
 
     fn peers_poll(&self) -> Option<Duration> {
@@ -344,7 +355,10 @@ impl LeaseStore for Store {
         Err(Error::Unavailable("memcached: a lock was extended again and again while it was given back".to_owned()))
     }
 
-    async fn watch(&self, _claim: &Claim) -> Result<watch::Receiver<()>, Error> {
+    async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error> {
+        let (key, expiry) = (waits(&claim.name)?, Expiry::In(WAITS_FOR));
+        let word = Command::Write { verb: Verb::Set, key: &key, value: &self.instance, expiry };
+        self.connected()?.client.ask(word).await?;
         Ok(self.never.subscribe())
     }
 

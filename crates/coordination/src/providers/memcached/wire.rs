@@ -29,6 +29,8 @@ pub(super) enum Verb {
     Add,
     /// If nobody has written it since it had this unique number.
     Swap(u64),
+    /// Whatever is there.
+    Set,
 }
 
 /// When a record goes.
@@ -97,6 +99,7 @@ impl Command<'_> {
                 let (verb, unique) = match verb {
                     Verb::Add => ("add", String::new()),
                     Verb::Swap(unique) => ("cas", format!(" {unique}")),
+                    Verb::Set => ("set", String::new()),
                 };
                 let seconds = match expiry {
                     Expiry::In(seconds) => i64::from(*seconds),
