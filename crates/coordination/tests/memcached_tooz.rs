@@ -78,6 +78,8 @@ async fn many_processes_count_together_and_never_are_two_inside() {
     count(coordinator(&url).await, "a".to_owned(), file.clone(), 40).await;
     peers.iter_mut().for_each(Peer::succeeds);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), (2 * 30 + 2 * 4 * 20 + 40).to_string());
+    let keys = server.keys().unwrap();
+    assert!(keys.iter().all(|key| key.starts_with("__SCORIA_WT_")), "no lock is left: {keys:?}");
     until("the word of those who waited is gone", || server.keys().unwrap().is_empty()).await;
 }
 

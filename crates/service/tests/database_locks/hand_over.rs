@@ -56,8 +56,8 @@ async fn a_waiter_that_is_handed_the_lock_asks_nothing_more() {
         theirs_now.verify().await.unwrap();
         theirs_now.release().await.unwrap();
     }
-    // On a busy machine a beat of what it holds by then may fall into a round, but not into each.
-    assert!(more.contains(&0) && more.iter().all(|more| *more <= 1), "requests too many in each round: {more:?}");
+    // A beat of what it holds by then may fall into one round: there is one in a second.
+    assert!(more.iter().sum::<u64>() <= 1, "requests too many in each round: {more:?}");
     assert_eq!(holder(&place).await, None);
 }
 
