@@ -1,6 +1,5 @@
 //! The thread that keeps locks alive.
 
-#[cfg(feature = "zookeeper")]
 mod async_io;
 
 use std::future::Future;
@@ -35,7 +34,6 @@ pub(crate) struct Heart {
 #[derive(Debug, Clone)]
 enum Executor {
     Tokio(Handle),
-    #[cfg(feature = "zookeeper")]
     AsyncIo(async_io::Executor),
 }
 
@@ -52,7 +50,6 @@ impl Heart {
     /// As [`Heart::start`], for a client library that has its sockets from async-io: the thread waits for these itself. On tokio's
     /// executor it would be woken by another thread, which async-io has for that. Another thread there is all the same, for
     /// tokio's timers, which work as ever: it sleeps until one is due.
-    #[cfg(feature = "zookeeper")]
     pub(crate) fn start_on_async_io(kind: &'static str) -> Result<Self, Error> {
         let (timers, timers_end) = start_tokio(format!("timer-{kind}")).map_err(not_started)?;
         let started = async_io::Executor::start(format!("locks-{kind}"), timers.clone(), timers_end);
@@ -92,7 +89,6 @@ impl Heart {
 
     /// The executor on which locks are taken: a connection for their requests belongs there, so that no thread has to wake another
     /// one. Beats never go over it.
-    #[cfg(any(feature = "redis", feature = "etcd"))]
     pub(crate) fn callers(&self) -> &Handle {
         &self.callers
     }
@@ -106,13 +102,11 @@ impl Heart {
     pub(crate) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         match &self.executor {
             Executor::Tokio(handle) => self.spawn_on(handle, name, future),
-            #[cfg(feature = "zookeeper")]
             Executor::AsyncIo(executor) => executor.spawn(self.tasks.track(name, future)),
         }
     }
 
     /// As [`Heart::spawn`], beside the callers.
-    #[cfg(feature = "database")]
     pub(crate) fn spawn_beside_callers(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         self.spawn_on(&self.callers, name, future);
     }
@@ -190,17 +184,12 @@ mod tests {
     #[tokio::test]
     async fn it_beats_while_the_callers_executor_is_blocked_and_ends_when_told() {
         beats_and_ends(Heart::start("test").unwrap()).await;
-        #[cfg(feature = "zookeeper")]
         beats_and_ends(Heart::start_on_async_io("test").unwrap()).await;
     }
 
     #[tokio::test]
     async fn what_runs_on_it_goes_with_its_last_clone() {
-        let hearts = [
-            Heart::start("test"),
-            #[cfg(feature = "zookeeper")]
-            Heart::start_on_async_io("test"),
-        ];
+        let hearts = [Heart::start("test"), Heart::start_on_async_io("test")];
         for heart in hearts {
             let (held, dropped) = oneshot::channel::<()>();
             heart.unwrap().spawn("for ever", async move {

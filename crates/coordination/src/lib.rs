@@ -21,7 +21,7 @@ mod provider;
 pub mod providers;
 mod registry;
 mod request;
-#[cfg(all(test, feature = "all"))]
+#[cfg(test)]
 mod simulation;
 mod turns;
 mod url;

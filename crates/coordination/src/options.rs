@@ -20,7 +20,6 @@ pub struct Options {
     /// released. Default false: see [`crate::providers::FileProvider`].
     pub exclusive_directory: bool,
     /// `database://` only: the table, which the database of the service implements. Default none.
-    #[cfg(feature = "database")]
     pub lock_table: Option<std::sync::Arc<dyn scoria_model::LockTable>>,
 }
 
@@ -33,7 +32,6 @@ impl Default for Options {
             max_reconnect_backoff: Duration::from_secs(60),
             warn_held_after: Duration::from_secs(60),
             exclusive_directory: false,
-            #[cfg(feature = "database")]
             lock_table: None,
         }
     }

@@ -1,5 +1,4 @@
 //! Locks stay held although the executor on which they were taken is stuck, for longer than they live without a beat.
-#![cfg(feature = "all")]
 
 mod common {
     pub(crate) mod locks;

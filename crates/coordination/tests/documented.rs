@@ -1,5 +1,4 @@
 //! docs/locks.md says what the code answers: what each lock service can do, and which options its URL has.
-#![cfg(feature = "all")]
 
 mod common {
     pub(crate) mod log;

@@ -1,5 +1,4 @@
 //! The suite that every lock service passes, on etcd.
-#![cfg(feature = "etcd")]
 
 use std::sync::Arc;
 use std::time::Duration;

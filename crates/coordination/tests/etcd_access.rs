@@ -1,5 +1,4 @@
 //! etcd behind TLS, with client certificates, and with users and passwords.
-#![cfg(feature = "etcd")]
 
 mod common {
     pub(crate) mod etcd;

@@ -1,5 +1,4 @@
 //! etcd of three members, of which some fail.
-#![cfg(feature = "etcd")]
 
 mod common {
     pub(crate) mod etcd;

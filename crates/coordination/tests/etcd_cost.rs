@@ -1,5 +1,4 @@
 //! What locks in etcd cost: requests, connections.
-#![cfg(feature = "etcd")]
 
 mod common {
     pub(crate) mod etcd;

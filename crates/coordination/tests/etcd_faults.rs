@@ -1,5 +1,4 @@
 //! etcd that dies, hangs, is cut off, forgets and is tampered with; holders that are killed and stopped.
-#![cfg(feature = "etcd")]
 
 mod common {
     pub(crate) mod etcd;

@@ -1,5 +1,4 @@
 //! The locks in etcd beside real tooz processes.
-#![cfg(feature = "etcd")]
 
 mod common {
     pub(crate) mod etcd;

@@ -1,5 +1,4 @@
 //! The suite that every lock service passes, on memcached; and what its URL says.
-#![cfg(feature = "memcached")]
 
 mod common {
     pub(crate) mod log;

@@ -1,5 +1,4 @@
 //! memcached behind TLS, with tooz' options; Python reads the same URL.
-#![cfg(feature = "memcached")]
 
 mod common {
     pub(crate) mod locks;

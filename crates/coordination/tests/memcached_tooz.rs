@@ -1,5 +1,4 @@
 //! The locks in memcached beside real tooz processes.
-#![cfg(feature = "memcached")]
 
 mod common {
     pub(crate) mod locks;

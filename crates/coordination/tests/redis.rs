@@ -1,5 +1,4 @@
 //! The suite that every lock service passes, on a real Redis server.
-#![cfg(feature = "redis")]
 
 use std::sync::Arc;
 use std::time::Duration;

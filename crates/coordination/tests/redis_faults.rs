@@ -1,5 +1,4 @@
 //! What happens to locks in Redis when the server, the link or the holder fails.
-#![cfg(feature = "redis")]
 
 mod common {
     pub(crate) mod locks;

@@ -1,5 +1,4 @@
 //! Locks in Redis whose master changes: what three sentinels say is followed, and what was held is told lost or still there.
-#![cfg(feature = "redis")]
 
 mod common {
     pub(crate) mod history;

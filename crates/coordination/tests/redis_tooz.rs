@@ -1,5 +1,4 @@
 //! The locks in Redis beside real tooz processes.
-#![cfg(feature = "redis")]
 
 mod common {
     pub(crate) mod locks;

@@ -1,5 +1,4 @@
 //! Everything a `redis://` URL can say, on real servers: each way in, and what is told when there is none.
-#![cfg(feature = "redis")]
 
 mod common {
     pub(crate) mod locks;

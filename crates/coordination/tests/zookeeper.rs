@@ -1,5 +1,4 @@
 //! The suite that every lock service passes, on a real ZooKeeper server.
-#![cfg(feature = "zookeeper")]
 
 mod common {
     pub(crate) mod zookeeper;

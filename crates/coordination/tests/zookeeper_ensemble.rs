@@ -1,5 +1,4 @@
 //! The ZooKeeper locks on three servers that fail.
-#![cfg(feature = "zookeeper")]
 
 mod common {
     pub(crate) mod history;

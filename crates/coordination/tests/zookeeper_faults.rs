@@ -1,5 +1,4 @@
 //! The ZooKeeper locks while the server, the link or the holder fails.
-#![cfg(feature = "zookeeper")]
 
 mod common {
     pub(crate) mod history;

@@ -1,5 +1,4 @@
 //! The ZooKeeper locks over TLS, beside tooz.
-#![cfg(feature = "zookeeper")]
 
 mod common {
     pub(crate) mod locks;

@@ -1,7 +1,6 @@
 //! The ZooKeeper locks beside real tooz processes.
 //!
 //! `SCORIA_PEER_VENV` names a Python environment with tooz (default the repository's `.tools/peer-venv`).
-#![cfg(feature = "zookeeper")]
 
 mod common {
     pub(crate) mod locks;

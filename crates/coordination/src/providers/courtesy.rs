@@ -69,7 +69,6 @@ impl Courtesy {
     }
 
     /// Towards nobody: the service keeps order.
-    #[cfg(any(feature = "redis", feature = "memcached", feature = "etcd", feature = "database"))]
     pub(crate) fn none() -> Self {
         Self { room: None, ..Self::new(Duration::ZERO, None) }
     }

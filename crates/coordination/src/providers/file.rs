@@ -347,7 +347,7 @@ impl HeldLock for FileLock {
 }
 
 /// The suite with every call on the directory's own thread, as on a network file system.
-#[cfg(all(test, feature = "conformance"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::conformance::Subject;

@@ -5,35 +5,24 @@ use std::sync::Arc;
 use crate::url::BackendUrl;
 use crate::{Error, Options, Provider};
 
-#[cfg(any(feature = "mysql", feature = "postgresql"))]
 mod advisory;
 mod courtesy;
-#[cfg(feature = "database")]
 mod database;
-#[cfg(feature = "etcd")]
 mod etcd;
 mod file;
-#[cfg(any(feature = "redis", feature = "memcached", feature = "etcd", feature = "database"))]
 pub(crate) mod leased;
-#[cfg(feature = "memcached")]
 mod memcached;
 mod memory;
-#[cfg(feature = "mysql")]
 mod mysql;
-#[cfg(feature = "postgresql")]
 mod postgresql;
-#[cfg(any(feature = "zookeeper", feature = "etcd"))]
 pub(crate) mod queued;
-#[cfg(feature = "redis")]
 mod redis;
-#[cfg(feature = "zookeeper")]
 mod zookeeper;
 
 pub use file::FileProvider;
 pub use memory::{FaultPoint, MemoryProvider};
 
 /// How long somebody who gives up still waits to have left the queue; after that it goes on in the background.
-#[cfg(any(feature = "redis", feature = "memcached", feature = "etcd", feature = "database", feature = "zookeeper"))]
 pub(crate) const LEAVE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What can be written in `backend_url`, for the error about anything else.
@@ -52,21 +41,13 @@ pub async fn open(backend_url: &str, options: &Options) -> Result<Arc<dyn Provid
     match url.scheme.as_str() {
         "file" => Ok(Arc::new(FileProvider::open(&url, options).await?)),
         "memory" => Ok(Arc::new(MemoryProvider::named(&options.instance))),
-        #[cfg(feature = "zookeeper")]
         "zookeeper" | "kazoo" => zookeeper::open(&url, options),
-        #[cfg(feature = "redis")]
         "redis" => redis::open(&url, options),
-        #[cfg(feature = "etcd")]
         "etcd" => etcd::open(&url, options),
-        #[cfg(feature = "etcd")]
         "etcd3+http" | "etcd3+https" => etcd::open_as_tooz(&url, options),
-        #[cfg(feature = "memcached")]
         "memcached" => memcached::open(&url, options),
-        #[cfg(feature = "mysql")]
         "mysql" => mysql::open(&url, options),
-        #[cfg(feature = "postgresql")]
         "postgresql" => postgresql::open(&url, options),
-        #[cfg(feature = "database")]
         "database" => database::open(&url, options).await,
         other => Err(refused(other)),
     }

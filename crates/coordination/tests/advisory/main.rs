@@ -1,5 +1,4 @@
 //! MySQL's named locks and PostgreSQL's advisory locks, on real servers.
-#![cfg(all(feature = "mysql", feature = "postgresql"))]
 
 mod conformance;
 mod faults;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use scoria_runtime::{CancellationToken, Deadline};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{ANSWER_WITHIN, Server, Session, Shared, busy, silent};
@@ -18,9 +18,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 const PAUSE: Duration = Duration::from_millis(200);
 /// How many connections without a lock are kept for the next ones.
 const MOST_IDLE: usize = 16;
-/// How many are made at once: when very many want a lock, most are served by one that another needs no more before it is their turn
-/// to make one.
+/// How many are made at once.
 const MOST_CONNECTING: usize = 4;
+/// While they come back in shorter intervals than this, whoever finds none waits for one instead of making one more: the server has
+/// a limit, and a connection costs it a thread or a process.
+const LULL: Duration = Duration::from_millis(10);
+/// But no longer than this.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the holder of a lock may want.
 #[derive(Debug)]
@@ -99,32 +103,39 @@ impl Drop for Grip {
 /// Connections without a lock.
 #[derive(Debug)]
 pub(super) struct Idle<S> {
-    sessions: Mutex<Vec<(Instant, S)>>,
+    kept: Mutex<Kept<S>>,
     longest: Duration,
     /// One more is there.
     returned: Notify,
     connecting: Semaphore,
 }
 
+#[derive(Debug)]
+struct Kept<S> {
+    sessions: Vec<(Instant, S)>,
+    last_return: Option<Instant>,
+}
+
 impl<S: Session> Idle<S> {
     /// Keeps them for at most `longest`.
     pub(super) fn new(longest: Duration) -> Self {
-        let connecting = Semaphore::new(MOST_CONNECTING);
-        Self { sessions: Mutex::default(), longest, returned: Notify::new(), connecting }
+        let kept = Mutex::new(Kept { sessions: Vec::new(), last_return: None });
+        Self { kept, longest, returned: Notify::new(), connecting: Semaphore::new(MOST_CONNECTING) }
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, S)>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept<S>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self) -> Option<S> {
-        let mut sessions = self.sessions();
-        sessions.retain(|(since, _)| since.elapsed() < self.longest);
-        sessions.pop().map(|(_, session)| session)
+        let mut kept = self.kept();
+        kept.sessions.retain(|(since, _)| since.elapsed() < self.longest);
+        kept.sessions.pop().map(|(_, session)| session)
     }
 
-    /// One of them, and true; or a new one, if there is none when it is this one's turn.
+    /// One of them, and true; or a new one, if none comes back soon.
     async fn take_or_connect(&self, server: &impl Server<Session = S>) -> Result<(S, bool), Error> {
+        let patient_until = Instant::now() + PATIENCE;
         loop {
             if let Some(session) = self.take() {
                 return Ok((session, true));
@@ -132,21 +143,36 @@ impl<S: Session> Idle<S> {
             tokio::select! {
                 biased;
                 () = self.returned.notified() => {}
-                _turn = self.connecting.acquire() => return Ok((server.connect().await?, false)),
+                _turn = self.turn_to_connect(patient_until) => return Ok((server.connect().await?, false)),
+            }
+        }
+    }
+
+    async fn turn_to_connect(&self, patient_until: Instant) -> Option<SemaphorePermit<'_>> {
+        let expected_until = || self.kept().last_return.map(|last| (last + LULL).min(patient_until));
+        let another_is_expected = || expected_until().filter(|until| *until > Instant::now());
+        loop {
+            while let Some(until) = another_is_expected() {
+                sleep_until(until).await;
+            }
+            let turn = self.connecting.acquire().await.ok();
+            if another_is_expected().is_none() {
+                return turn;
             }
         }
     }
 
     fn put(&self, session: S) {
-        let mut sessions = self.sessions();
-        if sessions.len() < MOST_IDLE {
-            sessions.push((Instant::now(), session));
+        let mut kept = self.kept();
+        kept.last_return = Some(Instant::now());
+        if kept.sessions.len() < MOST_IDLE {
+            kept.sessions.push((Instant::now(), session));
             self.returned.notify_one();
         }
     }
 
     pub(super) async fn close(&self) {
-        let sessions = std::mem::take(&mut *self.sessions());
+        let sessions = std::mem::take(&mut self.kept().sessions);
         for (_, session) in sessions {
             let _ = timeout(ANSWER_WITHIN, session.close()).await;
         }
@@ -444,9 +470,44 @@ mod tests {
         };
         join_all((0..1000).map(|_| short())).await;
         assert_eq!(server.most_at_once.load(Ordering::SeqCst), MOST_CONNECTING);
-        // They are served by the first ones long before so many could be made.
-        let connected = server.connected.load(Ordering::SeqCst);
-        assert!(connected < 100, "{connected} connections");
+        // The first ones, and those that were begun before one of them came back; from then on they come back all the time.
+        assert_eq!(server.connected.load(Ordering::SeqCst), 2 * MOST_CONNECTING);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long_for_one_that_others_get() {
+        let (idle, server) = (Idle::new(Duration::from_secs(60)), Counting::default());
+        let busy = async {
+            loop {
+                let (session, _) = idle.take_or_connect(&server).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                // It is taken again before whoever was told of it looks.
+                idle.put(session);
+            }
+        };
+        let one = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let began = Instant::now();
+            let taken = timeout(PATIENCE * 2, idle.take_or_connect(&server)).await;
+            (taken.unwrap().unwrap(), began.elapsed())
+        };
+        let ((_session, _), waited) = tokio::select! {
+            () = busy => unreachable!(),
+            one = one => one,
+        };
+        assert!(waited <= PATIENCE + Duration::from_millis(20), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_lull_one_is_made_at_once() {
+        let (idle, server) = (Idle::new(Duration::from_secs(60)), Counting::default());
+        let (session, _) = idle.take_or_connect(&server).await.unwrap();
+        idle.put(session);
+        let _held = idle.take_or_connect(&server).await.unwrap();
+        tokio::time::sleep(LULL).await;
+        let began = Instant::now();
+        assert!(!idle.take_or_connect(&server).await.unwrap().1);
+        assert_eq!(began.elapsed(), Duration::from_millis(20), "the time it takes to connect");
     }
 
     #[tokio::test(start_paused = true)]

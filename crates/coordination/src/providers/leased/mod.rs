@@ -5,7 +5,6 @@
 
 mod keeper;
 mod lock;
-#[cfg(any(feature = "redis", feature = "database"))]
 mod looks;
 mod store;
 #[cfg(test)]
@@ -23,18 +22,13 @@ use crate::{Error, Features, Health, HeldLock, Holder, Mode, Options, Owner, Pro
 
 use crate::providers::courtesy::Courtesy;
 use keeper::Keeper;
-#[cfg(any(feature = "redis", feature = "database"))]
 pub(crate) use looks::Looks;
 pub(crate) use store::{Claim, LeaseStore, Take, Taken};
 use wish::Wish;
 
 /// Locks over a [`LeaseStore`].
 #[derive(Debug)]
-pub(crate) struct LeasedProvider(Parts);
-
-/// What every wish needs.
-#[derive(Debug, Clone)]
-struct Parts {
+pub(crate) struct LeasedProvider {
     keeper: Arc<Keeper>,
     courtesy: Arc<Courtesy>,
     turns: Turns,
@@ -48,19 +42,17 @@ impl LeasedProvider {
             false => Courtesy::new(store.wakes_within(), store.peers_poll()),
         };
         let courtesy = Arc::new(courtesy);
-        Self(Parts { keeper: Keeper::start(store, heart, options.heartbeat), courtesy, turns: Turns::default() })
+        Self { keeper: Keeper::start(store, heart, options.heartbeat), courtesy, turns: Turns::default() }
     }
 
     fn store(&self) -> &dyn LeaseStore {
-        &*self.0.keeper.store
+        &*self.keeper.store
     }
 
     fn open(&self) -> Result<(), Error> {
-        if self.0.keeper.closed.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
+        if self.keeper.closed.is_cancelled() { Err(Error::Closed) } else { Ok(()) }
     }
-}
 
-impl Parts {
     async fn wait_for(&self, name: &str, owner: &Owner, wait: WaitPolicy) -> Result<Box<dyn HeldLock>, Error> {
         let busy = || Error::Busy { name: bare(name).to_owned(), by: String::new() };
         // Where the service has a queue, everybody stands in that one.
@@ -118,32 +110,24 @@ impl Provider for LeasedProvider {
         owner: &Owner,
         wait: WaitPolicy,
     ) -> Result<Box<dyn HeldLock>, Error> {
-        let granted = async {
-            if !self.store().answers_on_heart() {
-                return self.0.wait_for(name, owner, wait).await;
-            }
-            let (parts, name, owner) = (self.0.clone(), name.to_owned(), owner.clone());
-            let wish = async move { parts.wait_for(&name, &owner, wait).await };
-            self.0.keeper.heart.run("lock-wish", wish).await.unwrap_or(Err(Error::Closed))
-        };
         tokio::select! {
             biased;
-            () = self.0.keeper.closed.cancelled() => Err(Error::Closed),
-            granted = granted => granted,
+            () = self.keeper.closed.cancelled() => Err(Error::Closed),
+            granted = self.wait_for(name, owner, wait) => granted,
         }
     }
 
     async fn holders(&self) -> Result<Vec<Holder>, Error> {
         self.open()?;
-        self.0.keeper.ask(self.store().list()).await
+        self.keeper.ask(self.store().list()).await
     }
 
     async fn break_lock(&self, name: &str) -> Result<bool, Error> {
         self.open()?;
-        self.0.keeper.ask(self.store().break_lock(name)).await
+        self.keeper.ask(self.store().break_lock(name)).await
     }
 
     async fn close(&self) {
-        self.0.keeper.close().await;
+        self.keeper.close().await;
     }
 }

@@ -62,11 +62,6 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     fn features(&self) -> Features;
     /// How the connection is.
     fn health(&self) -> Health;
-    /// Whether answers come in on the thread for beats, because the service wants requests and beats on one connection: whoever waits
-    /// for one then waits there, and no other thread has to be woken in between. Otherwise the callers' executor has the connection.
-    fn answers_on_heart(&self) -> bool {
-        false
-    }
     /// Resolves when there is a connection, with an error when there is none and one may not wait any longer.
     async fn ready(&self, wait: WaitPolicy) -> Result<(), Error>;
 

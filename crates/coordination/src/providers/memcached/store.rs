@@ -5,7 +5,7 @@
 //!
 //! **Atomic.** Memcached numbers each write of a record. What extends or removes a record names the number that it had when it
 //! was known to be ours, so it never touches another's (tooz reads, compares, then deletes whatever is there by then). The
-//! numbers begin anew when the server is started again, so they are only good on the connection on which they came.
+//! numbers begin anew when the server is started again, so they are only good on the connections that were there when they came.
 //!
 //! **Memcached's clock** moves once a second: a record may go up to a second early. And a server that was stopped stamps the first
 //! requests after it goes on with the time at which it was stopped: a deadline does not count from the request, but from
@@ -68,10 +68,13 @@ pub(super) struct Store {
     never: watch::Sender<()>,
 }
 
-/// A connection, and what is known of our records on it.
+/// Two connections to one server, which end together, and what is known of our records there.
 #[derive(Debug)]
 struct Connected {
-    client: Client,
+    /// On the thread for beats.
+    beats: Client,
+    /// On the executor of the callers.
+    requests: Client,
     ours: Mutex<HashMap<String, Ours>>,
     lost_sight: Arc<Notify>,
 }
@@ -113,7 +116,7 @@ impl Store {
 
     fn connected(&self) -> Result<Arc<Connected>, Error> {
         let connected = self.link.current()?;
-        match connected.client.why_over() {
+        match connected.requests.why_over() {
             None => Ok(connected),
             Some(why) => Err(Error::Unavailable(why)),
         }
@@ -141,27 +144,33 @@ impl Store {
     /// Writes a claim's record: whether it was written, what is there then, and the time that counts.
     async fn write(
         &self,
-        on: &Connected,
+        over: &Client,
         verb: Verb,
         claim: &Claim,
         expiry: Expiry,
     ) -> Result<(bool, Seen, Instant), Error> {
         let (key, value) = (key(&claim.name)?, self.value(claim));
-        let (answer, counts_from) = on.client.ask(Command::Write { verb, key: &key, value: &value, expiry }).await?;
+        let (answer, counts_from) = over.ask(Command::Write { verb, key: &key, value: &value, expiry }).await?;
         Ok((answer.line == "STORED", self.seen(claim, &answer)?, counts_from))
     }
 
     async fn look(&self, on: &Connected, claim: &Claim) -> Result<Seen, Error> {
-        let (answer, _) = on.client.ask(Command::Look { key: &key(&claim.name)? }).await?;
+        let (answer, _) = on.requests.ask(Command::Look { key: &key(&claim.name)? }).await?;
         self.seen(claim, &answer)
     }
 
     /// Extends a record if it is the claim's. `known` is what was seen of it last.
-    async fn confirm(&self, on: &Connected, claim: &Claim, mut known: Seen) -> Result<Option<Taken>, Error> {
+    async fn confirm(
+        &self,
+        on: &Connected,
+        over: &Client,
+        claim: &Claim,
+        mut known: Seen,
+    ) -> Result<Option<Taken>, Error> {
         for _ in 0..TRIES {
             let Seen::Ours(unique) = known else { break };
             let whole = Expiry::In(self.settings.lock_timeout);
-            let (done, seen, counts_from) = self.write(on, Verb::Swap(unique), claim, whole).await?;
+            let (done, seen, counts_from) = self.write(over, Verb::Swap(unique), claim, whole).await?;
             if let (true, Seen::Ours(unique)) = (done, seen) {
                 let deadline = self.deadline(counts_from);
                 on.know(claim, Ours { unique, deadline });
@@ -177,30 +186,44 @@ impl Store {
 const NO_CAS: &str = "memcached runs without CAS (option -C): locks cannot be given back safely; start it without -C";
 
 async fn connect(settings: &Settings, heart: &Heart, lost_sight: &Arc<Notify>) -> Result<Connected, Error> {
-    let connecting = async {
-        let tcp = TcpStream::connect((settings.host.as_str(), settings.port)).await?;
-        tcp.set_nodelay(true)?;
-        let stream: Box<dyn Stream> = match &settings.tls {
-            None => Box::new(tcp),
-            Some(tls) => Box::new(tls.connect(tcp).await?),
-        };
-        Ok::<_, std::io::Error>(stream)
-    };
     let (host, port) = (&settings.host, settings.port);
     let failed = |why: String| Error::Unavailable(format!("memcached at {host}:{port}: {why}"));
-    let stream = timeout(settings.patience, connecting).await;
-    let stream = stream.map_err(|_| failed("no answer".to_owned()))?.map_err(|error| failed(error.to_string()))?;
-    let (client, work) = Client::over(stream, settings.patience, settings.pulse);
-    heart.spawn("memcached-connection", work);
-    let (answer, _) = client.ask(Command::Settings).await.map_err(|error| match error {
+    let no_answer = || failed("no answer".to_owned());
+    let stream = timeout(settings.patience, connected_stream(settings)).await;
+    let stream = stream.map_err(|_| no_answer())?.map_err(|error| failed(error.to_string()))?;
+    let (beats, work) = Client::over(stream, settings.patience, settings.pulse);
+    heart.spawn("memcached-beats", work);
+    let (answer, _) = beats.ask(Command::Settings).await.map_err(|error| match error {
         Error::Unavailable(why) => failed(format!("{why}; is use_ssl={} right?", settings.tls.is_some())),
         other => other,
     })?;
     if answer.lines.iter().any(|line| line == "STAT cas_enabled no") {
         return Err(failed(NO_CAS.to_owned()));
     }
-    client.awake().await;
-    Ok(Connected { client, ours: Mutex::default(), lost_sight: lost_sight.clone() })
+    let second = settings.clone();
+    let second = heart.callers().spawn(async move { connected_stream(&second).await });
+    let requests = match timeout(settings.patience, second).await {
+        Ok(Ok(stream)) => {
+            let (requests, work) = beats.beside(stream.map_err(|error| failed(error.to_string()))?);
+            heart.spawn_beside_callers("memcached-requests", work);
+            requests
+        }
+        // An executor that is too busy for this must not keep beats from beginning.
+        _ => beats.clone(),
+    };
+    // If the first one still answers, both lead to the same server.
+    beats.ask(Command::Version).await?;
+    beats.awake().await;
+    Ok(Connected { beats, requests, ours: Mutex::default(), lost_sight: lost_sight.clone() })
+}
+
+async fn connected_stream(settings: &Settings) -> std::io::Result<Box<dyn Stream>> {
+    let tcp = TcpStream::connect((settings.host.as_str(), settings.port)).await?;
+    tcp.set_nodelay(true)?;
+    Ok(match &settings.tls {
+        None => Box::new(tcp),
+        Some(tls) => Box::new(tls.connect(tcp).await?),
+    })
 }
 
 impl Connected {
@@ -223,7 +246,7 @@ impl Connected {
 
 impl Connection for Connected {
     async fn ended(&self) -> String {
-        let why = self.client.ended().await;
+        let why = self.beats.ended().await;
         self.lost_sight.notify_one();
         why
     }
@@ -265,16 +288,12 @@ impl LeaseStore for Store {
     }
 
     async fn is_held(&self, name: &str) -> Result<bool, Error> {
-        let (answer, _) = self.connected()?.client.ask(Command::Look { key: &key(name)? }).await?;
+        let (answer, _) = self.connected()?.requests.ask(Command::Look { key: &key(name)? }).await?;
         Ok(answer.record.is_some())
     }
 
-    fn answers_on_heart(&self) -> bool {
-        true
-    }
-
     async fn others_wait(&self, name: &str) -> Result<bool, Error> {
-        let (answer, _) = self.connected()?.client.ask(Command::Look { key: &waits(name)? }).await?;
+        let (answer, _) = self.connected()?.requests.ask(Command::Look { key: &waits(name)? }).await?;
         Ok(answer.record.is_some_and(|record| record.value != self.instance.as_bytes()))
     }
 
@@ -306,17 +325,17 @@ impl LeaseStore for Store {
     async fn take(&self, claim: &Claim) -> Result<Take, Error> {
         let on = self.connected()?;
         let whole = Expiry::In(self.settings.lock_timeout);
-        match self.write(&on, Verb::Add, claim, whole).await? {
+        match self.write(&on.requests, Verb::Add, claim, whole).await? {
             (true, Seen::Ours(unique), counts_from) => {
                 // What was told before the connection ended may have been forgotten since.
-                on.client.why_over().map_or(Ok(()), |why| Err(Error::Unavailable(why)))?;
+                on.requests.why_over().map_or(Ok(()), |why| Err(Error::Unavailable(why)))?;
                 let deadline = self.deadline(counts_from);
                 on.know(claim, Ours { unique, deadline });
                 Ok(Take::Taken(Taken { token: None, deadline }))
             }
             // An earlier try of the same claim did it.
             (false, seen @ Seen::Ours(_), _) => {
-                Ok(self.confirm(&on, claim, seen).await?.map_or(Take::Held(None), Take::Taken))
+                Ok(self.confirm(&on, &on.requests, claim, seen).await?.map_or(Take::Held(None), Take::Taken))
             }
             (true, _, _) => Err(Error::Unavailable("memcached forgot a lock at once".to_owned())),
             (false, _, _) => Ok(Take::Held(None)),
@@ -326,7 +345,7 @@ impl LeaseStore for Store {
     async fn extend(&self, claims: &[Arc<Claim>]) -> Result<Vec<Option<Instant>>, Error> {
         let Ok(on) = self.connected() else { return Ok(vec![None; claims.len()]) };
         on.ours().retain(|_, ours| ours.deadline > Instant::now());
-        let extended = claims.iter().map(|claim| self.confirm(&on, claim, on.known(claim)));
+        let extended = claims.iter().map(|claim| self.confirm(&on, &on.beats, claim, on.known(claim)));
         let extended = try_join_all(extended).await?;
         Ok(extended.into_iter().map(|taken| taken.map(|taken| taken.deadline)).collect())
     }
@@ -334,7 +353,7 @@ impl LeaseStore for Store {
     async fn find(&self, claim: &Claim) -> Result<Option<Taken>, Error> {
         let on = self.connected()?;
         let seen = self.look(&on, claim).await?;
-        self.confirm(&on, claim, seen).await
+        self.confirm(&on, &on.requests, claim, seen).await
     }
 
     async fn give_back(&self, claim: &Claim) -> Result<bool, Error> {
@@ -346,7 +365,7 @@ impl LeaseStore for Store {
         on.forget(claim);
         for _ in 0..TRIES {
             let Seen::Ours(unique) = seen else { return Ok(false) };
-            let (done, now, _) = self.write(&on, Verb::Swap(unique), claim, Expiry::Now).await?;
+            let (done, now, _) = self.write(&on.requests, Verb::Swap(unique), claim, Expiry::Now).await?;
             if done {
                 return Ok(true);
             }
@@ -358,7 +377,7 @@ impl LeaseStore for Store {
     async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error> {
         let (key, expiry) = (waits(&claim.name)?, Expiry::In(WAITS_FOR));
         let word = Command::Write { verb: Verb::Set, key: &key, value: &self.instance, expiry };
-        self.connected()?.client.ask(word).await?;
+        self.connected()?.requests.ask(word).await?;
         Ok(self.never.subscribe())
     }
 
@@ -369,13 +388,13 @@ impl LeaseStore for Store {
 
     async fn break_lock(&self, name: &str) -> Result<bool, Error> {
         let on = self.connected()?;
-        let (answer, _) = on.client.ask(Command::Delete { key: &key(name)? }).await?;
+        let (answer, _) = on.requests.ask(Command::Delete { key: &key(name)? }).await?;
         Ok(answer.line == "DELETED")
     }
 
     async fn close(&self) {
         if let Ok(connected) = self.link.current() {
-            connected.client.end("closed");
+            connected.beats.end("closed");
         }
         self.heart.stop().await;
     }

@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -62,7 +62,7 @@ pub(super) fn read(url: &BackendUrl<'_>, host: &str) -> Result<Option<Tls>, Erro
         .map_err(|error| Error::Config(format!("use_ssl: {error}")))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let config = match (url.option("ssl_cert"), url.option("ssl_key")) {
+    let mut config = match (url.option("ssl_cert"), url.option("ssl_key")) {
         (None, None) => builder.with_no_client_auth(),
         (Some(_), Some(_)) if url.option("ssl_key_password").is_some() => {
             return Err(Error::Config(
@@ -79,6 +79,9 @@ pub(super) fn read(url: &BackendUrl<'_>, host: &str) -> Result<Option<Tls>, Erro
         (Some(_), None) => return Err(Error::Config("option ssl_cert needs ssl_key too".to_owned())),
         (None, Some(_)) => return Err(Error::Config("option ssl_key needs ssl_cert too".to_owned())),
     };
+    // memcached, when it asks for certificates, ends every connection that resumes the session of another one: it does not tell OpenSSL
+    // whose sessions they are (SSL_CTX_set_session_id_context).
+    config.resumption = Resumption::disabled();
     Ok(Some(Tls { connector: Arc::new(config).into(), server }))
 }
 
