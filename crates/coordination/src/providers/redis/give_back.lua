@@ -1,20 +1,14 @@
 -- ARGV: who gives back, channel prefix. Returns 1 when the record was this claim's.
 local member, channel = ARGV[1], ARGV[2]
-local claim = claim_of(member)
-local ours = redis.call('GET', LOCK) == claim
-local free = ours
 if ours then
-    redis.call('DEL', LOCK, HOLDER)
-else
-    -- The record was taken away: that is known now.
-    local holder = redis.call('GET', HOLDER)
-    if holder and claim_of(holder) == claim then
-        redis.call('DEL', HOLDER)
-        free = redis.call('EXISTS', LOCK) == 0
-    end
+    -- Whoever has the lock does not stand in line.
+    pass_on(channel, nil)
+    return 1
 end
-if redis.call('EXISTS', ROOM, WAITERS) > 0 then
-    leave_line(member)
-    if free then pass_on(channel, nil) end
-end
-return ours and 1 or 0
+-- It gives up waiting; or the record was taken away, which is known now.
+local holder = redis.call('GET', HOLDER)
+local was_ours = holder and claim_of(holder) == claim_of(member)
+if was_ours then redis.call('DEL', HOLDER) end
+leave_line(member)
+if was_ours and not held then pass_on(channel, nil) end
+return 0

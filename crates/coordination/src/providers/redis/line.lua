@@ -17,28 +17,30 @@ local function leave_line(waiter)
     if redis.call('EXISTS', WAITERS) == 0 then redis.call('DEL', RUN) end
 end
 
--- The lock is free: whoever waits longest and listens has it now, and is told so, unless that is the taker. True when it is for
--- somebody else.
+-- Whoever waits longest and listens has the lock now, and is told so, unless that is the taker; nobody has it otherwise. True when it
+-- is for somebody else.
 local function pass_on(channel, taker)
     while true do
-        local first = redis.call('ZRANGE', WAITERS, 0, 0)[1]
+        local first, second = unpack(redis.call('ZRANGE', WAITERS, 0, 1))
         if not first then
-            redis.call('DEL', RUN)
+            redis.call('DEL', LOCK, HOLDER, RUN)
             return false
         end
         local at, details = now(), string.match(first, '^%x+ %d+ (.*)$')
         local run = tonumber(redis.call('GET', RUN) or at)
         if at - run > RUN_MS * 1000 then
+            redis.call('DEL', LOCK, HOLDER)
             redis.call('SET', RUN, at, 'PX', KEEP_MS)
             redis.call('SET', ROOM, '', 'PX', ROOM_MS)
             tell(details, channel, 'look ' .. claim_of(first))
             return true
         end
         if first == taker then return false end
-        local token = grant(first)
+        local token = grant(first, at)
         local heard = tell(details, channel, 'yours ' .. claim_of(first) .. ' ' .. token)
         if heard then
-            leave_line(first)
+            redis.call('ZREM', WAITERS, first)
+            if not second then redis.call('DEL', RUN) end
             return true
         end
         redis.call('DEL', LOCK, HOLDER)

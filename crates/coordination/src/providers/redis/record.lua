@@ -15,10 +15,10 @@ local function claim_of(member)
     return string.sub(member, 1, 32)
 end
 
--- The free lock is this one's from now on. Returns the fencing token as text and the time to live.
-local function grant(member)
+-- The lock is this one's from now on. Returns the fencing token as text and the time to live.
+local function grant(member, at)
     local claim, ttl, details = string.match(member, '^(%x+) (%d+) (.*)$')
-    local at, last = now(), redis.call('GET', COUNTER)
+    local last = redis.call('GET', COUNTER)
     local token = at
     if last and tonumber(last) >= tonumber(at) then token = string.format('%.0f', last + 1) end
     redis.call('SET', COUNTER, token)

@@ -46,5 +46,5 @@ if redis.call('EXISTS', HOLDER, ROOM, WAITERS) > 0 then
     leave_line(member)
 end
 
-local token, ttl = grant(member)
+local token, ttl = grant(member, now())
 return {1, tonumber(token), ttl}
