@@ -20,7 +20,7 @@ fn names() -> Vec<String> {
         let suite = std::fs::read_to_string(repository().join("crates/drivers/src").join(file)).unwrap();
         suite.lines().filter_map(name).collect::<Vec<_>>()
     };
-    [names("conformance.rs"), names("conformance/attached.rs")].concat()
+    ["conformance.rs", "conformance/attached.rs", "conformance/deaths.rs"].map(names).concat()
 }
 
 #[test]

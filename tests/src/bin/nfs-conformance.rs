@@ -36,15 +36,15 @@ suite! {
     defect_20_a_guests_header_is_not_believed
     defect_19_info_is_never_half_there
     defect_6_copies_of_one_source_run_side_by_side
+    an_older_token_is_refused
+    attached_snapshots_go_in_any_order
+    what_a_server_merged_is_settled_later
+    a_snapshot_that_no_server_took_up_is_taken_back
     a_create_may_die_anywhere
     a_copy_may_die_anywhere
     taking_a_snapshot_may_die_anywhere
     deleting_a_snapshot_may_die_anywhere
     an_extend_and_a_delete_may_die_anywhere
-    an_older_token_is_refused
-    attached_snapshots_go_in_any_order
-    what_a_server_merged_is_settled_later
-    a_snapshot_that_no_server_took_up_is_taken_back
 }
 
 /// What `nfs-run.sh` says about the server.

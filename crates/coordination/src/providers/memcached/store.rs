@@ -205,7 +205,11 @@ async fn connect(settings: &Settings, heart: &Heart, lost_sight: &Arc<Notify>) -
     let requests = match timeout(settings.patience, second).await {
         Ok(Ok(stream)) => {
             let (requests, work) = beats.beside(stream.map_err(|error| failed(error.to_string()))?);
-            heart.spawn_beside_callers("memcached-requests", work);
+            // It is asked from there whether it is there, too: nobody else could tell a silent server from a busy executor.
+            let pulse = requests.clone();
+            heart.spawn_beside_callers("memcached-requests", async move {
+                drop(tokio::join!(work, pulse.ended()));
+            });
             requests
         }
         // An executor that is too busy for this must not keep beats from beginning.
@@ -241,6 +245,12 @@ impl Connected {
 
     fn forget(&self, claim: &Claim) {
         self.ours().remove(&claim.id);
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.beats.end("closed");
     }
 }
 
