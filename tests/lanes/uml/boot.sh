@@ -49,9 +49,11 @@ fi
 
 cc -O2 -Wall -shared -fPIC -o "$run/xstate.so" "$here/xstate.c" || exit 125
 
+# nohz=off, highres=off: a clock that ticks. Otherwise each tick is ordered by the one before, and when the host is busy the signal of
+# one may get lost: then no timer of the guest ever runs out again, and it spins for ever.
 TMPDIR=$scratch LD_PRELOAD=$run/xstate.so timeout --foreground --kill-after=5 "$seconds" \
   linux.uml umid="${run##*.}" uml_dir="$run/" mem="$memory" rootfstype=hostfs rootflags=/ ro init="$run/init" ctl="$run" \
-  "${devices[@]}" quiet loglevel=2 panic=-1 con=null con0=null,fd:1 con1=null,fd:1 </dev/null 2>"$run/kernel"
+  "${devices[@]}" nohz=off highres=off quiet loglevel=2 panic=-1 con=null con0=null,fd:1 con1=null,fd:1 </dev/null 2>"$run/kernel"
 status=$?
 [ -s "$run/status" ] && exit "$(cat "$run/status")"
 if [ $status = 124 ] || [ $status = 137 ]; then
