@@ -348,6 +348,21 @@ async fn a_thousand_locks_are_held_over_two_connections_and_all_are_extended() {
     assert_eq!(server.keys().unwrap(), Vec::<String>::new());
 }
 
+/// Both connections are there a while before they are used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_closed_while_it_connects_leaves_no_connection() {
+    let (server, url) = server().await;
+    let connections = |count: usize| {
+        let stats = server.execute("stats").unwrap();
+        stats.contains(&format!("STAT curr_connections {count}"))
+    };
+    let one = unconnected(&url).await;
+    until("two, and the one that asks", || connections(3)).await;
+    assert!(matches!(one.health(), Health::Down(_)), "it is still connecting");
+    tokio::time::timeout(SOON, one.close()).await.expect("closed");
+    until("only the one that asks", || connections(1)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_that_memcached_cannot_take_are_refused_with_the_reason() {
     let (server, url) = server().await;

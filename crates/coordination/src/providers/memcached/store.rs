@@ -71,7 +71,7 @@ pub(super) struct Store {
 /// Two connections to one server, which end together, and what is known of our records there.
 #[derive(Debug)]
 struct Connected {
-    /// On the thread for beats.
+    /// On the thread for beats. Both end when nobody has this one any more.
     beats: Client,
     /// On the executor of the callers.
     requests: Client,
@@ -188,9 +188,8 @@ const NO_CAS: &str = "memcached runs without CAS (option -C): locks cannot be gi
 async fn connect(settings: &Settings, heart: &Heart, lost_sight: &Arc<Notify>) -> Result<Connected, Error> {
     let (host, port) = (&settings.host, settings.port);
     let failed = |why: String| Error::Unavailable(format!("memcached at {host}:{port}: {why}"));
-    let no_answer = || failed("no answer".to_owned());
     let stream = timeout(settings.patience, connected_stream(settings)).await;
-    let stream = stream.map_err(|_| no_answer())?.map_err(|error| failed(error.to_string()))?;
+    let stream = stream.map_err(|_| failed("no answer".to_owned()))?.map_err(|error| failed(error.to_string()))?;
     let (beats, work) = Client::over(stream, settings.patience, settings.pulse);
     heart.spawn("memcached-beats", work);
     let (answer, _) = beats.ask(Command::Settings).await.map_err(|error| match error {
@@ -245,12 +244,6 @@ impl Connected {
 
     fn forget(&self, claim: &Claim) {
         self.ours().remove(&claim.id);
-    }
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.beats.end("closed");
     }
 }
 
