@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::history::History;
 use common::locks::{once, soon, within};
 use common::peer::{CHILD, Peer};
-use common::zookeeper::{LONG, coordinator, eventually, open, parents, request};
+use common::zookeeper::{LONG, admin, coordinator, eventually, open, parents, request};
 use nix::sys::signal::Signal;
 use scoria_coordination::{Coordinator, Error, Health, Options};
 use scoria_runtime::Tasks;
@@ -159,7 +159,14 @@ async fn a_lock_that_is_broken_is_told_lost_at_once() {
     bystander.verify().await.unwrap();
 }
 
-/// The server has got the question who is in the queue before anybody has got an answer.
+/// How many requests the server has got over all connections that it has now.
+fn requests(server: &ZooKeeper) -> u64 {
+    let connections = server.ask("cons").unwrap();
+    let counts = connections.split("recved=").skip(1).filter_map(|rest| rest.split(',').next());
+    counts.map(|count| count.parse::<u64>().unwrap()).sum()
+}
+
+/// A name that is new, as nearly all are, or has been used: the server has got all questions before anybody has got an answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_free_lock_is_one_round_trip_the_first_time_too() {
     let server = ZooKeeper::start().await.unwrap();
@@ -168,17 +175,44 @@ async fn a_free_lock_is_one_round_trip_the_first_time_too() {
     let options = Options { heartbeat: LONG, ..Options::default() };
     let url = format!("zookeeper://127.0.0.1:{}?timeout=60", proxy.port());
     let ours = Coordinator::new(open(&url, &options).await);
-    for name in ["new", "new", "other"] {
+    // Made with its parent, nobody else can be there; later it has to be listed who is.
+    for (name, last, count) in [("new", "lop=MULT", 1), ("new", "lop=GETC", 2), ("other", "lop=MULT", 1)] {
+        let before = requests(&server);
         proxy.set(Link::AnswersLost);
         let asked = async {
-            let listed = || server.ask("cons").is_ok_and(|connections| connections.contains("lop=GETC"));
-            eventually("queued up and listed", || async { listed() && server.ephemerals().unwrap().len() == 1 }).await;
+            let got = || server.ask("cons").is_ok_and(|connections| connections.contains(last));
+            eventually("all is asked", || async { got() && server.ephemerals().unwrap().len() == 1 }).await;
+            // The questions of this test come over connections that are gone by now.
+            assert_eq!(requests(&server) - before, count, "{name}");
             proxy.set(Link::Up);
             proxy.cut();
         };
         let (held, ()) = tokio::join!(soon(&ours, name), asked);
         held.release().await.unwrap();
     }
+}
+
+/// An administrator may remove them while nobody is in there, and the node above them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parents_that_were_removed_are_made_again_and_those_of_others_are_used() {
+    let server = ZooKeeper::start().await.unwrap();
+    let (ours, other) = (coordinator(&server.url()).await, coordinator(&server.url()).await);
+    let admin = admin(&server).await;
+    soon(&ours, "a").await.release().await.unwrap();
+    for node in ["/tooz/locks/cinder-a", "/tooz/locks"] {
+        admin.delete(node, None).await.unwrap();
+    }
+    let held = soon(&ours, "a").await;
+    assert!(matches!(once(&other, "a").await, Err(Error::Busy { .. })), "of another's making, and in use");
+    held.release().await.unwrap();
+    for node in ["/tooz/locks/cinder-a", "/tooz/locks"] {
+        admin.delete(node, None).await.unwrap();
+    }
+    let held = soon(&other, "b").await;
+    assert!(matches!(once(&ours, "b").await, Err(Error::Busy { .. })));
+    held.release().await.unwrap();
+    soon(&ours, "b").await.release().await.unwrap();
+    assert_eq!(parents(&server).await, ["cinder-b"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

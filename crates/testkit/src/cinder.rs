@@ -15,6 +15,10 @@ use crate::{Process, PythonPeer, free_port};
 /// A project as Cinder wants its id without authentication.
 pub const PROJECT: &str = "11111111111111111111111111111111";
 
+/// How long a look at what is up may take. The API asks the scheduler for it: when that has no queue yet the question is lost, and
+/// the API waits a minute for the answer.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// A real cinder-api and cinder-scheduler, without authentication, on a site.
 #[derive(Debug)]
 pub struct CinderPeer {
@@ -87,7 +91,7 @@ impl CinderPeer {
     /// # Errors
     /// No answer.
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Result<(u16, Value)> {
-        request(method, &format!("{}{path}", self.project_url()), body).await
+        request(method, &format!("{}{path}", self.project_url()), body, Duration::from_secs(60)).await
     }
 
     /// Waits until the service `HOST@BACKEND` of a volume service is up. The scheduler may need a moment more to
@@ -101,7 +105,7 @@ impl CinderPeer {
         crate::wait_until(&what, START_TIMEOUT, async || is_up(&url, "cinder-volume", &service).await).await?;
         let pools = format!("{url}/scheduler-stats/get_pools");
         let known = async || {
-            let answer = request("GET", &pools, None).await;
+            let answer = request("GET", &pools, None, LOOK).await;
             answer.is_ok_and(|(_, body)| body["pools"].as_array().is_some_and(|pools| !pools.is_empty()))
         };
         crate::wait_until("the scheduler knows a pool", START_TIMEOUT, known).await
@@ -193,10 +197,10 @@ fn python_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("python")
 }
 
-async fn request(method: &str, url: &str, body: Option<Value>) -> Result<(u16, Value)> {
+async fn request(method: &str, url: &str, body: Option<Value>, timeout: Duration) -> Result<(u16, Value)> {
     let request = reqwest::Client::new()
         .request(method.parse()?, url)
-        .timeout(Duration::from_secs(60))
+        .timeout(timeout)
         .header("X-Auth-Token", format!("admin:{PROJECT}"))
         .header("OpenStack-API-Version", "volume 3.71");
     let request = if let Some(body) = body { request.json(&body) } else { request };
@@ -206,7 +210,7 @@ async fn request(method: &str, url: &str, body: Option<Value>) -> Result<(u16, V
 }
 
 async fn services(project_url: &str) -> Result<Value> {
-    let (status, body) = request("GET", &format!("{project_url}/os-services"), None).await?;
+    let (status, body) = request("GET", &format!("{project_url}/os-services"), None, LOOK).await?;
     anyhow::ensure!(status == 200, "os-services: {status} {body}");
     Ok(body)
 }

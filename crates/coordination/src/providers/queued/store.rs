@@ -90,7 +90,8 @@ pub(crate) trait QueueStore: Debug + Send + Sync + 'static {
     /// The current session, waiting for one if one may.
     async fn session(&self, wait: WaitPolicy) -> Result<Session, Error>;
 
-    /// Queues up for `name` (complete, with the prefix) and lists the queue: one round trip. Called once per ticket.
+    /// Queues up for `name` (complete, with the prefix) and tells the queue: one round trip for a new name and for one that is in use
+    /// here. Called once per ticket.
     async fn enter(&self, session: &Session, name: &str, ticket: &Ticket) -> Result<Entered, Error>;
     /// Everybody in the queue, in order.
     async fn queue(&self, session: &Session, name: &str) -> Result<Vec<Contender>, Error>;
