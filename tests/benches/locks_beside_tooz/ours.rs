@@ -58,9 +58,10 @@ pub(crate) async fn measure(place: Place, time: Duration) -> Result<Measured> {
 }
 
 async fn free(place: &Place, time: Duration) -> Result<Vec<Duration>> {
-    let (one, name) = (coordinator(place).await?, name());
+    let one = coordinator(place).await?;
     let (mut taken, end) = (Vec::new(), Instant::now() + time);
     while Instant::now() < end {
+        let name = name();
         let began = Instant::now();
         one.acquire(wanted(&name)).await?.release().await?;
         taken.push(began.elapsed());
@@ -69,15 +70,15 @@ async fn free(place: &Place, time: Duration) -> Result<Vec<Duration>> {
     Ok(taken)
 }
 
-/// Pairs per second over so many locks, one task each.
+/// Pairs per second over so many locks at once, one task each.
 async fn rate(place: &Place, time: Duration, locks: usize) -> Result<f64> {
     let one = coordinator(place).await?;
     let end = Instant::now() + time;
     let began = Instant::now();
     let counts = try_join_all((0..locks).map(|_| async {
-        let (name, mut count) = (name(), 0_u32);
+        let mut count = 0_u32;
         while Instant::now() < end {
-            one.acquire(wanted(&name)).await?.release().await?;
+            one.acquire(wanted(&name())).await?.release().await?;
             count += 1;
         }
         anyhow::Ok(count)
