@@ -175,8 +175,8 @@ async fn a_free_lock_is_one_round_trip_the_first_time_too() {
     let options = Options { heartbeat: LONG, ..Options::default() };
     let url = format!("zookeeper://127.0.0.1:{}?timeout=60", proxy.port());
     let ours = Coordinator::new(open(&url, &options).await);
-    // The first one ever needs no list of who is there; later ones do, and no parent.
-    for (name, last, count) in [("new", "lop=CREA", 2), ("new", "lop=GETC", 2), ("other", "lop=CREA", 2)] {
+    // The first one there makes the parent too, in one transaction; later it has to be listed who is there.
+    for (name, last, count) in [("new", "lop=EXIS", 2), ("new", "lop=GETC", 2), ("other", "lop=EXIS", 2)] {
         let before = requests(&server);
         proxy.set(Link::AnswersLost);
         let asked = async {

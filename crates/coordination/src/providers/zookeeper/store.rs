@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::OptionFuture;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use scoria_runtime::CancellationToken;
-use zookeeper_client::{Acls, CreateMode, CreateOptions, Error as ZkError, EventType};
+use zookeeper_client::{Acls, Client, CreateMode, CreateOptions, Error as ZkError, EventType};
 
 use super::connection::{NO_AUTH, ZooKeeper};
 use super::node;
@@ -21,6 +20,8 @@ use crate::{Error, Features, Health, Holder, Listing, Options, Order, WaitPolicy
 
 /// How many requests of one listing are under way together.
 const TOGETHER: usize = 64;
+/// The number that the servers give the first child of a node.
+const FIRST: &str = "0000000000";
 /// How long closing waits for the servers to have ended the session.
 const CLOSING: Duration = Duration::from_secs(3);
 
@@ -84,43 +85,62 @@ impl ZooKeeperStore {
         mode.with_acls(Acls::from(&self.settings.acl[..]))
     }
 
-    /// Sends everything at once: the servers work off a session's requests in order, so the listing has what was made before. The first
-    /// contender ever in a parent that was made with it has nobody before it: nothing is listed then.
+    /// One round trip, unless the parent is of somebody else's making and used for the first time, or has been removed.
     async fn make(&self, session: &ZooKeeper, name: &str, ticket: &Ticket) -> Result<Entered, ZkError> {
         let (parent, prefix) = (self.parent(name), node::prefix(ticket));
-        let path = format!("{parent}/{prefix}");
         let data = node::data(&self.options.instance, self.host.as_deref(), &ticket.owner);
-        let client = &session.client;
-        loop {
-            let known = self.parents.are_known(name);
-            let made = (!known).then(|| client.create(&parent, MARK, &self.with_acl(CreateMode::Persistent)));
-            let own = client.create(&path, &data, &self.with_acl(CreateMode::EphemeralSequential));
-            let children = known.then(|| client.list_children(&parent));
-            let (made, own, children) =
-                futures_util::join!(OptionFuture::from(made), own, OptionFuture::from(children));
-            match (made, own) {
-                (made, Ok((stat, number))) => {
-                    self.parents.used(name);
-                    let alone = matches!(made, Some(Ok(_))) && number.into_i64() == 0;
-                    let node = format!("{prefix}{number}");
-                    let mut queue = node::queue(match children {
-                        Some(children) => children?,
-                        None if alone => vec![node.clone()],
-                        None => client.list_children(&parent).await?,
-                    });
-                    let own = queue.iter_mut().find(|place| place.node == node).ok_or(ZkError::RuntimeInconsistent)?;
-                    own.token = u64::try_from(stat.czxid).ok();
-                    let own = own.clone();
-                    return Ok(Entered { own, queue });
+        let place = Place { client: &session.client, path: format!("{parent}/{prefix}"), parent, prefix, data };
+        let entered = loop {
+            if self.parents.are_known(name) {
+                match self.make_in_parent(&place).await {
+                    // Somebody has removed it.
+                    Err(ZkError::NoNode) => self.parents.forget(name),
+                    entered => break entered?,
                 }
-                // Somebody has removed the namespace, or the parent.
-                (Some(Err(ZkError::NoNode)), Err(ZkError::NoNode)) => {
-                    client.mkdir(&self.settings.locks, &self.with_acl(CreateMode::Persistent)).await?;
+            } else {
+                match self.make_with_parent(&place).await {
+                    Err(ZkError::NodeExists) => self.parents.used(name),
+                    // The namespace has been removed.
+                    Err(ZkError::NoNode) => {
+                        session.client.mkdir(&self.settings.locks, &self.with_acl(CreateMode::Persistent)).await?;
+                    }
+                    entered => break entered?,
                 }
-                (_, Err(ZkError::NoNode)) => self.parents.forget(name),
-                (_, Err(error)) => return Err(error),
             }
-        }
+        };
+        self.parents.used(name);
+        Ok(entered)
+    }
+
+    /// Sends everything at once: the servers work off a session's requests in order, so the listing has what was made before.
+    async fn make_in_parent(&self, place: &Place<'_>) -> Result<Entered, ZkError> {
+        let Place { client, parent, prefix, path, data } = place;
+        let own = client.create(path, data, &self.with_acl(CreateMode::EphemeralSequential));
+        let children = client.list_children(parent);
+        let (own, children) = futures_util::join!(own, children);
+        let (stat, number) = own?;
+        let node = format!("{prefix}{number}");
+        let mut queue = node::queue(children?);
+        let own = queue.iter_mut().find(|place| place.node == node).ok_or(ZkError::RuntimeInconsistent)?;
+        own.token = u64::try_from(stat.czxid).ok();
+        Ok(Entered { own: own.clone(), queue })
+    }
+
+    /// Both in one transaction, so that nobody else is in there yet: nothing to list. Servers up to 3.8 do not tell in a transaction
+    /// which one it was, so the new node is asked for along with it; its number is known.
+    async fn make_with_parent(&self, place: &Place<'_>) -> Result<Entered, ZkError> {
+        let Place { client, parent, prefix, path, data } = place;
+        let node = format!("{prefix}{FIRST}");
+        let mut both = client.new_multi_writer();
+        both.add_create(parent, MARK, &self.with_acl(CreateMode::Persistent))?;
+        both.add_create(path, data, &self.with_acl(CreateMode::EphemeralSequential))?;
+        let (made, found) = (both.commit(), client.check_stat(&format!("{parent}/{node}")));
+        let (made, found) = futures_util::join!(made, found);
+        made?;
+        let token = found?.and_then(|stat| u64::try_from(stat.czxid).ok());
+        let own = node::contender(&node).ok_or(ZkError::RuntimeInconsistent)?;
+        let own = Contender { token, ..own };
+        Ok(Entered { queue: vec![own.clone()], own })
     }
 
     /// Everything below the locks. There may be very many: each request has its own limit. What goes away meanwhile is left out.
@@ -151,6 +171,17 @@ impl ZooKeeperStore {
         let lines: Vec<_> = lines.buffer_unordered(TOGETHER).try_collect().await?;
         Ok(lines.into_iter().flatten().collect())
     }
+}
+
+/// A place that is to be made.
+struct Place<'a> {
+    client: &'a Client,
+    /// The lock's node.
+    parent: String,
+    /// The new node's name without the number that the servers give it, and with the parent's path.
+    prefix: String,
+    path: String,
+    data: Vec<u8>,
 }
 
 /// `None` for a node that is not there.
