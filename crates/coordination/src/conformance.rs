@@ -217,8 +217,11 @@ async fn served_in_order(subject: &dyn Subject, instances: &[&Coordinator]) {
     let mut waiting = Vec::new();
     for (place, instance) in (0..8).zip(instances.iter().cycle()) {
         let (coordinator, served) = ((*instance).clone(), served.clone());
+        // Listed is whoever begins to wait: polled here, it stands in the instance's queue before the next one comes.
+        let mut turn = Box::pin(async move { get(&coordinator, "a").await });
+        assert!(futures_util::poll!(turn.as_mut()).is_pending(), "two holders");
         waiting.push(tasks.spawn("waiter", async move {
-            let held = get(&coordinator, "a").await;
+            let held = turn.await;
             assert_eq!(served.fetch_add(1, Ordering::SeqCst), place, "served out of order");
             held.release().await.expect("release");
         }));
