@@ -3,7 +3,8 @@
     measure_tooz.py URL SECONDS [contended]
 
 Prints one JSON object: latencies of free locks in seconds (acquire and release together), pairs per second from 8 threads (each
-with a name that was never used, as in Cinder nearly all are), latencies of a hand-over to a waiter, and how many turns each of 8 waiters had. Without `contended` only the first two.
+with a name that was never used, as in Cinder nearly all are), latencies of a hand-over to a waiter, and how many turns each of 8
+waiters had. Without `contended` only the first two.
 """
 
 import json

@@ -13,6 +13,8 @@ const KAZOO: &str = "__lock__";
 const CURATOR: &str = "-lock-";
 /// What ours have before [`KAZOO`] when they want to share.
 const READER: &str = "-r";
+/// The number that the servers give the first child of a node (`%010d` of how many were made in it).
+pub(super) const FIRST: &str = "0000000000";
 /// Above every number that has wrapped round to negative.
 const POSITIVE: u64 = 1 << 32;
 

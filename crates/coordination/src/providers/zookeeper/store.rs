@@ -20,8 +20,6 @@ use crate::{Error, Features, Health, Holder, Listing, Options, Order, WaitPolicy
 
 /// How many requests of one listing are under way together.
 const TOGETHER: usize = 64;
-/// The number that the servers give the first child of a node.
-const FIRST: &str = "0000000000";
 /// How long closing waits for the servers to have ended the session.
 const CLOSING: Duration = Duration::from_secs(3);
 
@@ -89,7 +87,7 @@ impl ZooKeeperStore {
     async fn make(&self, session: &ZooKeeper, name: &str, ticket: &Ticket) -> Result<Entered, ZkError> {
         let (parent, prefix) = (self.parent(name), node::prefix(ticket));
         let data = node::data(&self.options.instance, self.host.as_deref(), &ticket.owner);
-        let place = Place { client: &session.client, path: format!("{parent}/{prefix}"), parent, prefix, data };
+        let place = NewPlace { client: &session.client, path: format!("{parent}/{prefix}"), parent, prefix, data };
         let entered = loop {
             if self.parents.are_known(name) {
                 match self.make_in_parent(&place).await {
@@ -113,8 +111,8 @@ impl ZooKeeperStore {
     }
 
     /// Sends everything at once: the servers work off a session's requests in order, so the listing has what was made before.
-    async fn make_in_parent(&self, place: &Place<'_>) -> Result<Entered, ZkError> {
-        let Place { client, parent, prefix, path, data } = place;
+    async fn make_in_parent(&self, place: &NewPlace<'_>) -> Result<Entered, ZkError> {
+        let NewPlace { client, parent, prefix, path, data } = place;
         let own = client.create(path, data, &self.with_acl(CreateMode::EphemeralSequential));
         let children = client.list_children(parent);
         let (own, children) = futures_util::join!(own, children);
@@ -128,18 +126,19 @@ impl ZooKeeperStore {
 
     /// Both in one transaction, so that nobody else is in there yet: nothing to list. Servers up to 3.8 do not tell in a transaction
     /// which one it was, so the new node is asked for along with it; its number is known.
-    async fn make_with_parent(&self, place: &Place<'_>) -> Result<Entered, ZkError> {
-        let Place { client, parent, prefix, path, data } = place;
-        let node = format!("{prefix}{FIRST}");
+    async fn make_with_parent(&self, place: &NewPlace<'_>) -> Result<Entered, ZkError> {
+        let NewPlace { client, parent, prefix, path, data } = place;
+        let node = format!("{prefix}{}", node::FIRST);
         let mut both = client.new_multi_writer();
         both.add_create(parent, MARK, &self.with_acl(CreateMode::Persistent))?;
         both.add_create(path, data, &self.with_acl(CreateMode::EphemeralSequential))?;
         let (made, found) = (both.commit(), client.check_stat(&format!("{parent}/{node}")));
         let (made, found) = futures_util::join!(made, found);
         made?;
-        let token = found?.and_then(|stat| u64::try_from(stat.czxid).ok());
+        // Not there any more: taken away at once, so the lock may be somebody else's.
+        let stat = found?.ok_or(ZkError::RuntimeInconsistent)?;
         let own = node::contender(&node).ok_or(ZkError::RuntimeInconsistent)?;
-        let own = Contender { token, ..own };
+        let own = Contender { token: u64::try_from(stat.czxid).ok(), ..own };
         Ok(Entered { queue: vec![own.clone()], own })
     }
 
@@ -174,7 +173,7 @@ impl ZooKeeperStore {
 }
 
 /// A place that is to be made.
-struct Place<'a> {
+struct NewPlace<'a> {
     client: &'a Client,
     /// The lock's node.
     parent: String,
