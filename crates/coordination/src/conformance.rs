@@ -19,10 +19,9 @@ pub trait Subject: Send + Sync {
     async fn instance(&self, name: &str) -> Arc<dyn Provider>;
     /// Makes whoever holds `name` (without prefix) lose it: a server's session ends, a file is removed.
     async fn lose(&self, name: &str);
-    /// How many locks are taken and given back to see whether any of them leaves something: what is left is counted exactly, so
-    /// one of all these pairs is enough to be seen.
-    fn pairs(&self) -> usize {
-        10_000
+    /// How many at once take locks and give them back, when it is seen whether anything is left of many.
+    fn pairs_at_once(&self) -> usize {
+        32
     }
     /// What is left at the service that should not be, when nobody holds or waits.
     async fn leftovers(&self) -> Vec<String>;
@@ -386,23 +385,22 @@ pub async fn closing_gives_back(subject: &dyn Subject) {
     other.release().await.expect("release");
 }
 
-/// Thousands of locks taken and given back leave nothing at the service ([`Subject::pairs`] says how many).
+/// A hundred thousand locks taken and given back leave nothing at the service.
 pub async fn nothing_is_left_after_many_pairs(subject: &dyn Subject) {
-    // As many as there are connections that `mysql://` and `postgresql://` keep for the next lock.
-    const TASKS: usize = 4;
-    let pairs_of_each = subject.pairs() / TASKS;
+    const PAIRS: usize = 100_000;
+    let at_once = subject.pairs_at_once();
     let one = coordinator(subject, "one").await;
     let tasks = Tasks::new();
     let pairs = |task: usize| {
         let one = one.clone();
         tasks.spawn("pairs", async move {
-            for round in 0..pairs_of_each {
+            for round in 0..PAIRS.div_ceil(at_once) {
                 let name = format!("volume-{task}-{}", round % 3);
                 get(&one, &name).await.release().await.expect("release");
             }
         })
     };
-    for task in (0..TASKS).map(pairs).collect::<Vec<_>>() {
+    for task in (0..at_once).map(pairs).collect::<Vec<_>>() {
         task.await.expect("task");
     }
     assert_eq!(one.holders().await.expect("holders"), []);

@@ -52,12 +52,6 @@ impl Subject for Server {
         }
     }
 
-    /// In each of the two formats, ten thousand in all: a pair is two transactions as JSON over HTTP, many times the work of
-    /// one in Redis, where a hundred thousand are tried.
-    fn pairs(&self) -> usize {
-        5_000
-    }
-
     async fn leftovers(&self) -> Vec<String> {
         let mut left = self.etcd.keys().await.unwrap();
         left.extend(self.etcd.leases().await.unwrap());

@@ -35,12 +35,6 @@ impl Subject for Server {
         }
     }
 
-    /// A pair is two writes that the server puts to disk, many times the work of one in Redis, where a hundred thousand are
-    /// tried.
-    fn pairs(&self) -> usize {
-        10_000
-    }
-
     /// Contenders at once; the parents of locks go when nobody has used them for a while.
     async fn leftovers(&self) -> Vec<String> {
         let mut left = self.0.ephemerals().unwrap();

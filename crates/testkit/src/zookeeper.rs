@@ -22,18 +22,36 @@ const JARS: [(&str, &str); 2] = [
 ];
 /// What of netty the first jar does not name itself: needed for TLS only.
 const NETTY: [&str; 3] = ["codec", "resolver", "transport-native-unix-common"];
-/// A small heap and a quick start. What was written survives the kill of the process, which is all that tests do, without
-/// the disk being waited for.
-const OPTIONS: [&str; 7] = [
-    "-Xmx64m",
-    "-XX:TieredStopAtLevel=1",
-    "-XX:+UseSerialGC",
+/// What was written survives the kill of the process, which is all that tests do, without the disk being waited for.
+const OPTIONS: [&str; 3] = [
     "-Dzookeeper.forceSync=no",
     "-Dzookeeper.preAllocSize=1024",
     // A vote that got lost on a busy machine is repeated after a second, not after up to a minute.
     "-Dzookeeper.fastleader.maxNotificationInterval=1000",
-    "-Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
 ];
+/// How its Java machine runs.
+#[derive(Debug, Clone, Copy)]
+enum Machine {
+    /// A small heap and a quick start, at the price of a server that stays slow; connections that can do TLS.
+    Small,
+    /// As ZooKeeper's own start script has it (`bin/zkEnv.sh`): what a measurement wants.
+    AsShipped,
+}
+
+impl Machine {
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Small => &[
+                "-Xmx64m",
+                "-XX:TieredStopAtLevel=1",
+                "-XX:+UseSerialGC",
+                "-Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
+            ],
+            Self::AsShipped => &["-Xmx1000m"],
+        }
+    }
+}
+
 /// Short ticks: sessions may be as short as a second, and a leader that does not answer is left after three.
 const CONFIG: &str = "tickTime=500\ninitLimit=40\nsyncLimit=6\nmaxSessionTimeout=60000\nmaxClientCnxns=0\n\
                       admin.enableServer=false\nclientPortAddress=127.0.0.1\n4lw.commands.whitelist=*\n";
@@ -42,6 +60,7 @@ const CONFIG: &str = "tickTime=500\ninitLimit=40\nsyncLimit=6\nmaxSessionTimeout
 #[derive(Debug)]
 pub struct ZooKeeper {
     port: u16,
+    machine: Machine,
     process: Process,
     dir: TempDir,
 }
@@ -55,17 +74,28 @@ impl ZooKeeper {
         Self::start_with("").await
     }
 
+    /// Starts a server of its own with the heap, the compilers and the connections that ZooKeeper's own start script gives it:
+    /// slow at first, and then twice as fast as that of a test.
+    ///
+    /// # Errors
+    /// As [`ZooKeeper::start`].
+    pub async fn start_as_shipped() -> Result<Self> {
+        let mut server = Self::launch(free_port()?, Machine::AsShipped, "", None)?;
+        server.serves().await?;
+        Ok(server)
+    }
+
     /// Starts a server of its own with further lines of configuration.
     ///
     /// # Errors
     /// As [`ZooKeeper::start`].
     pub async fn start_with(config: &str) -> Result<Self> {
-        let mut server = Self::launch(free_port()?, config, None)?;
+        let mut server = Self::launch(free_port()?, Machine::Small, config, None)?;
         server.serves().await?;
         Ok(server)
     }
 
-    fn launch(port: u16, config: &str, id: Option<usize>) -> Result<Self> {
+    fn launch(port: u16, machine: Machine, config: &str, id: Option<usize>) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("scoria-zookeeper-").tempdir()?;
         let data = dir.path().join("data");
         std::fs::create_dir(&data)?;
@@ -74,8 +104,8 @@ impl ZooKeeper {
         }
         let config = format!("{CONFIG}dataDir={}\nclientPort={port}\n{config}", data.display());
         std::fs::write(dir.path().join("zoo.cfg"), config)?;
-        let process = serve(dir.path())?;
-        Ok(Self { port, process, dir })
+        let process = serve(dir.path(), machine)?;
+        Ok(Self { port, machine, process, dir })
     }
 
     async fn serves(&mut self) -> Result<()> {
@@ -122,7 +152,7 @@ impl ZooKeeper {
     /// The process cannot be started.
     pub fn relaunch(&mut self) -> Result<()> {
         self.kill();
-        self.process = serve(self.dir.path())?;
+        self.process = serve(self.dir.path(), self.machine)?;
         Ok(())
     }
 
@@ -213,7 +243,7 @@ impl ZooKeeperEnsemble {
         };
         let launch = |id| {
             let members = if id == 1 { seen_by_first } else { members };
-            ZooKeeper::launch(free_port()?, &list(members), Some(id))
+            ZooKeeper::launch(free_port()?, Machine::Small, &list(members), Some(id))
         };
         let servers = (1..=3).map(launch).collect::<Result<_>>()?;
         let mut ensemble = Self { servers, links };
@@ -248,7 +278,7 @@ impl ZooKeeperEnsemble {
     }
 }
 
-fn serve(dir: &Path) -> Result<Process> {
+fn serve(dir: &Path, machine: Machine) -> Result<Process> {
     let mut command = Command::new(program("java", JAVA)?);
     let mut jars = Vec::new();
     for (jar, package) in JARS {
@@ -258,7 +288,7 @@ fn serve(dir: &Path) -> Result<Process> {
         jars.push(PathBuf::from(jar));
     }
     jars.extend(NETTY.map(|part| format!("/usr/share/java/netty-{part}.jar").into()));
-    command.args(OPTIONS).arg("-cp").arg(std::env::join_paths(jars)?);
+    command.args(OPTIONS).args(machine.options()).arg("-cp").arg(std::env::join_paths(jars)?);
     command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(dir.join("zoo.cfg"));
     Process::spawn("zookeeper", command, &dir.join("log"))
 }

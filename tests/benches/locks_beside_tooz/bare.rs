@@ -212,16 +212,17 @@ fn text(text: &str) -> Vec<u8> {
 
 const CREATE: i32 = 1;
 const DELETE: i32 = 2;
-const LIST: i32 = 8;
+const EXISTS: i32 = 3;
+const MULTI: i32 = 14;
 const PERSISTENT: i32 = 0;
 const EPHEMERAL: i32 = 1;
 const NODE_EXISTS: i32 = -110;
 
-/// Protocol version, last zxid, session timeout, session id, password; then the parent of what is made.
+/// Protocol version, last zxid, session timeout, session id, password; then what is above the parents of all locks.
 fn zookeeper_connect(socket: &mut TcpStream) -> Result<()> {
     let body = [&0_i32.to_be_bytes()[..], &[0; 8], &10_000_i32.to_be_bytes(), &[0; 8], &frame(&[0; 16])].concat();
     ask(socket, &frame(&body), whole_frame).context("connect")?;
-    let made = ask(socket, &create("/bare", PERSISTENT), whole_frame)?;
+    let made = ask(socket, &request(CREATE, &[&node("/bare", PERSISTENT)]), whole_frame)?;
     zookeeper_accepted(&made)
 }
 
@@ -230,10 +231,21 @@ fn request(kind: i32, arguments: &[&[u8]]) -> Vec<u8> {
     frame(&[&1_i32.to_be_bytes()[..], &kind.to_be_bytes(), &arguments.concat()].concat())
 }
 
-fn create(path: &str, mode: i32) -> Vec<u8> {
+/// What a node is made of: its path, its data, who may do what with it, what kind it is.
+fn node(path: &str, mode: i32) -> Vec<u8> {
     const ALL: i32 = 31;
     let acl = [&1_i32.to_be_bytes()[..], &ALL.to_be_bytes(), &text("world"), &text("anyone")].concat();
-    request(CREATE, &[&text(path), &text("ours"), &acl, &mode.to_be_bytes()])
+    [text(path), text("ours"), acl, mode.to_be_bytes().to_vec()].concat()
+}
+
+/// A transaction that makes a node and another one below it.
+fn both_made(parent: &str, child: &str) -> Vec<u8> {
+    /// What it is, whether it is the last one, an error code that is none.
+    fn header(kind: i32, last: bool) -> Vec<u8> {
+        [&kind.to_be_bytes()[..], &[last.into()], &(-1_i32).to_be_bytes()].concat()
+    }
+    let create = header(CREATE, false);
+    request(MULTI, &[&create, &node(parent, PERSISTENT), &create, &node(child, EPHEMERAL), &header(-1, true)])
 }
 
 /// After length, number and zxid comes an error code.
@@ -245,16 +257,19 @@ fn zookeeper_accepted(answer: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Creates an ephemeral node, lists its siblings in the same round trip, and deletes it.
-fn zookeeper(socket: &mut TcpStream, number: i32) -> Result<()> {
+/// Makes a parent and an ephemeral node in it, asks for that one's number in the same round trip, and deletes it.
+fn zookeeper(socket: &mut TcpStream, _: i32) -> Result<()> {
     const ANY_VERSION: i32 = -1;
-    let path = format!("/bare/{number}");
-    let both = |answer: &[u8]| {
-        let first =
-            answer.first_chunk().map_or(0, |length| 4 + usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0));
-        first > 0 && answer.get(first..).is_some_and(whole_frame)
+    let parent = format!("/bare/{}", uuid::Uuid::new_v4());
+    let child = format!("{parent}/0000000000");
+    let first = |answer: &[u8]| {
+        answer.first_chunk().map_or(0, |length| 4 + usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0))
     };
-    let list = request(LIST, &[&text("/bare"), &[0]]);
-    zookeeper_accepted(&ask(socket, &[create(&path, EPHEMERAL), list].concat(), both)?)?;
-    zookeeper_accepted(&ask(socket, &request(DELETE, &[&text(&path), &ANY_VERSION.to_be_bytes()]), whole_frame)?)
+    let both = |answer: &[u8]| first(answer) > 0 && answer.get(first(answer)..).is_some_and(whole_frame);
+    let stat = request(EXISTS, &[&text(&child), &[0]]);
+    let answers = ask(socket, &[both_made(&parent, &child), stat].concat(), both)?;
+    zookeeper_accepted(&answers)?;
+    // Found only if the transaction was done.
+    zookeeper_accepted(&answers[first(&answers)..])?;
+    zookeeper_accepted(&ask(socket, &request(DELETE, &[&text(&child), &ANY_VERSION.to_be_bytes()]), whole_frame)?)
 }

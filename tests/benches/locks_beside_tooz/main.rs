@@ -75,6 +75,13 @@ impl Bench {
         self.options.only.as_deref().is_none_or(|only| only == kind)
     }
 
+    async fn tooz(&self, url: &str) -> Result<Measured> {
+        let time = self.options.time;
+        let script = repository().join("tests/python/measure_tooz.py");
+        let arguments = [url, &time.as_secs().to_string(), "contended"];
+        Ok(Measured::of_tooz(&self.peer.run(&script, &arguments, time * 30 + Duration::from_secs(60)).await?))
+    }
+
     /// Measures tooz, then Scoria, then the bare requests.
     async fn measure(
         &mut self,
@@ -86,11 +93,7 @@ impl Bench {
         eprintln!("{kind} ...");
         let time = self.options.time;
         let tooz = match theirs {
-            Some(url) => {
-                let script = repository().join("tests/python/measure_tooz.py");
-                let arguments = [url, &time.as_secs().to_string(), "contended"];
-                Some(Measured::of_tooz(&self.peer.run(&script, &arguments, time * 30 + Duration::from_secs(60)).await?))
-            }
+            Some(url) => Some(self.tooz(url).await?),
             None => None,
         };
         // In a task, as operations are in the service.
@@ -120,7 +123,9 @@ impl Bench {
             self.measure("redis", Some(&server.url()), at(server.url()), Requests::To(server.port())).await?;
         }
         if self.wants("zookeeper") {
-            let server = ZooKeeper::start().await?;
+            let server = ZooKeeper::start_as_shipped().await?;
+            // A Java machine is slow until it has compiled what it does often, and tooz comes first.
+            self.tooz(&server.url()).await?;
             self.measure("zookeeper", Some(&server.url()), at(server.url()), Requests::To(server.port())).await?;
         }
         if self.wants("etcd3+http") || self.wants("etcd") {

@@ -24,6 +24,11 @@ impl Subject for MySql {
         until("freed", || self.0.execute(&freed).unwrap().trim() == "1").await;
     }
 
+    /// As many as there are connections that are kept for the next lock.
+    fn pairs_at_once(&self) -> usize {
+        4
+    }
+
     async fn leftovers(&self) -> Vec<String> {
         let sql = "SELECT CONCAT(ID, ' ', COALESCE(INFO, '')) FROM information_schema.PROCESSLIST \
                    WHERE USER = 'scoria' AND ID <> CONNECTION_ID()";
@@ -46,6 +51,11 @@ impl Subject for Advisory {
         end_postgres_holder(&self.0, name);
         let count = format!("SELECT count(*) {}", postgres_locks(name));
         until("freed", || self.0.execute(&count).unwrap().trim() == "0").await;
+    }
+
+    /// As many as there are connections that are kept for the next lock.
+    fn pairs_at_once(&self) -> usize {
+        4
     }
 
     async fn leftovers(&self) -> Vec<String> {

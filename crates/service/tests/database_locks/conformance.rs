@@ -12,7 +12,7 @@ use crate::place::{Place, table};
 use crate::provider;
 
 /// How many names the suite uses at most in one case.
-const NAMES: u32 = 12;
+const NAMES: u32 = 96;
 
 struct Table(Place);
 
