@@ -32,8 +32,9 @@ struct Records {
 }
 
 /// What one that waits has heard of the service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Waiter {
+    process: usize,
     wake: watch::Sender<()>,
     heard: Mutex<Heard>,
 }
@@ -102,6 +103,7 @@ impl Service {
 struct Store {
     world: Arc<World>,
     service: Arc<Service>,
+    process: usize,
     instance: String,
     waiters: Mutex<BTreeMap<String, Arc<Waiter>>>,
 }
@@ -121,7 +123,7 @@ impl Store {
         request: impl Fn(&Claim, &mut Records) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (service, claim) = (self.service.clone(), claim.clone());
-        self.world.call(move || request(&claim, &mut service.alive())).await
+        self.world.call(self.process, move || request(&claim, &mut service.alive())).await
     }
 }
 
@@ -206,7 +208,7 @@ impl LeaseStore for Store {
             };
             claims.iter().map(extended).collect()
         };
-        self.world.call(extend).await
+        self.world.call(self.process, extend).await
     }
 
     async fn find(&self, claim: &Claim) -> Result<Option<Taken>, Error> {
@@ -230,7 +232,7 @@ impl LeaseStore for Store {
                 records.by_name.remove(&claim.name);
                 if hands_on {
                     if let Some((waiter, token)) = records.hand_on(&claim.name) {
-                        world.message(move || waiter.given(token));
+                        world.message(waiter.process, move || waiter.given(token));
                     }
                 } else if let Some(waiting) = records.waiting.get(&claim.name) {
                     waiting.iter().for_each(|(_, waiter)| waiter.wake.send_replace(()));
@@ -242,7 +244,8 @@ impl LeaseStore for Store {
     }
 
     async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error> {
-        let waiter = Arc::<Waiter>::default();
+        let waiter =
+            Arc::new(Waiter { process: self.process, wake: watch::Sender::default(), heard: Mutex::default() });
         let woken = waiter.wake.subscribe();
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner).insert(claim.id.clone(), waiter.clone());
         if !self.service.hands_on {
@@ -277,6 +280,7 @@ fn simulate(seed: u64) -> Result<u64, String> {
             let store = Store {
                 world: world.clone(),
                 service: service.clone(),
+                process: number,
                 instance: format!("process-{number}"),
                 waiters: Mutex::default(),
             };

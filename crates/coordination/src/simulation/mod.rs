@@ -1,10 +1,13 @@
 //! Whole lock services and their users in one thread, on simulated time, under one seed.
 //!
-//! A [`World`] has a network that delays, loses and repeats, a service that pauses and restarts, and processes that are
-//! stopped and killed. The providers in it are the real ones, over a store that stands for the service. After each step of
-//! each user the world checks that no two hold a lock that exclude each other, and that tokens rise.
+//! A [`World`] has a network that delays, loses and repeats, a service that pauses, processes that are stopped, killed and cut
+//! off, and an administrator who takes locks away. The providers in it are the real ones, over a store that stands for the
+//! service. After each step of each user a judge checks that no two hold a lock that exclude each other, that tokens rise, and
+//! that a loss is told.
 //!
 //! `SCORIA_SEEDS=N` runs N seeds instead of the usual number, `SCORIA_SEED=S` runs one alone and tells what happens in it.
+
+use std::panic::{RefUnwindSafe, catch_unwind};
 
 mod gate;
 mod leased;
@@ -20,7 +23,9 @@ pub(crate) use world::World;
 const SEEDS: u64 = 5_000;
 
 /// Runs a simulation under many seeds, each in a runtime of its own, and names a seed that fails.
-pub(crate) fn under_seeds(run: impl Fn(u64) -> Result<u64, String> + Sync) {
+pub(crate) fn under_seeds(simulate: impl Fn(u64) -> Result<u64, String> + Sync + RefUnwindSafe) {
+    // A panic has a seed as well.
+    let run = |seed| catch_unwind(|| simulate(seed)).unwrap_or_else(|_| Err("a panic, see above".to_owned()));
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     if let Some(seed) = number("SCORIA_SEED") {
         if let Err(why) = run(seed) {

@@ -108,6 +108,7 @@ fn contender(order: u64, stand: &Stand) -> Contender {
 struct Store {
     world: Arc<World>,
     service: Arc<Service>,
+    process: usize,
     instance: String,
     session: Mutex<Option<Session>>,
     connected: Notify,
@@ -133,7 +134,7 @@ impl Store {
     async fn keep(self: Arc<Self>) {
         loop {
             let (sent, service) = (Instant::now(), self.service.clone());
-            let Ok(id) = self.world.call(move || service.alive().open_session()).await else { continue };
+            let Ok(id) = self.world.call(self.process, move || service.alive().open_session()).await else { continue };
             let lease = Lease::until(sent + SESSION - MARGIN);
             *self.current() = Some(Session { lease: lease.clone(), generation: id });
             self.connected.notify_waiters();
@@ -151,7 +152,7 @@ impl Store {
     async fn beat(&self, lease: &Lease, session: u64) {
         tokio::time::sleep(SESSION / 3).await;
         let (sent, service) = (Instant::now(), self.service.clone());
-        match self.world.call(move || service.alive().hear_of(session)).await {
+        match self.world.call(self.process, move || service.alive().hear_of(session)).await {
             Ok(true) => drop(lease.renew(sent + SESSION - MARGIN)),
             Ok(false) => lease.lose("the session has ended"),
             Err(_) => {}
@@ -170,7 +171,7 @@ impl Store {
             let mut queues = service.alive();
             queues.arrives(session, number).then(|| request(&mut queues))
         };
-        let answer = self.world.call(carried_out).await?;
+        let answer = self.world.call(self.process, carried_out).await?;
         answer.ok_or_else(|| Error::Unavailable("the connection is gone".to_owned()))
     }
 }
@@ -227,6 +228,9 @@ impl QueueStore for Store {
     async fn gone(&self, session: &Session, _name: &str, contender: &Contender) -> Result<Gone, Error> {
         let order = contender.order;
         self.ask(session, |_| ()).await?;
+        if self.world.chance(50) {
+            return Ok(Gone::Perhaps);
+        }
         loop {
             let changed = self.service.changed.notified();
             let until = {
@@ -240,7 +244,7 @@ impl QueueStore for Store {
                 () = tokio::time::sleep_until(until) => {}
             }
         }
-        self.world.call(|| Gone::Surely).await
+        self.world.call(self.process, || Gone::Surely).await
     }
 
     async fn leave(&self, session: &Session, _name: &str, own: &Contender) -> Result<bool, Error> {
@@ -274,6 +278,7 @@ fn simulate(seed: u64) -> Result<u64, String> {
             let store = Arc::new(Store {
                 world: world.clone(),
                 service: service.clone(),
+                process: number,
                 instance: format!("process-{number}"),
                 session: Mutex::default(),
                 connected: Notify::new(),

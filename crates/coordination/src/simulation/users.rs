@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use scoria_runtime::{Deadline, Tasks};
+use scoria_runtime::{CancellationToken, Deadline, Tasks};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{Gate, World};
@@ -12,6 +13,9 @@ use crate::{Error, HeldLock, Mode, Owner, Provider, WaitPolicy};
 
 /// Names that the users fight for.
 const NAMES: [&str; 2] = ["cinder-a", "cinder-b"];
+
+/// How long it may take until a process that runs is told what it could know.
+const TOLD: Duration = Duration::from_secs(1);
 
 /// One simulation: a world, processes with a provider each, and a judge.
 pub(crate) struct Simulation {
@@ -41,6 +45,8 @@ struct Judged {
     held: BTreeMap<u64, Belief>,
     /// By name: the highest token of anybody, and of those who held it alone.
     tokens: BTreeMap<String, (u64, u64)>,
+    /// By name: an administrator has taken it away; until then whoever had it has to know.
+    told_by: BTreeMap<String, Instant>,
     taken: u64,
     wrong: Option<String>,
 }
@@ -73,22 +79,29 @@ impl Simulation {
                 })
                 .collect();
             let simulation = Self { world, judge: Arc::default(), processes, time_to_live };
-            simulation.play().await;
+            let users = simulation.play().await;
             // Somebody new gets every lock once the dead ones' have gone.
             let gate = Gate::default();
             let last = Process { number: 99, provider: provider(99, &gate), gate };
             simulation.settles(&last).await;
+            for user in users {
+                if let Err(panic) = user.await {
+                    simulation.judge.wrong(format!("a user's task: {panic}"));
+                }
+            }
             simulation.judge.verdict().map(|()| simulation.world.story())
         })
     }
 
-    async fn play(&self) {
+    /// What the processes do, in a world in which things go wrong. In the end some of them are stopped for good.
+    async fn play(&self) -> Vec<JoinHandle<()>> {
         let tasks = Tasks::new();
+        let mut users = Vec::new();
         let end = Instant::now() + Duration::from_secs(20) + self.world.millis(40_000);
         for process in &self.processes {
             for _ in 0..1 + self.world.below(2) {
                 let user = User { world: self.world.clone(), judge: self.judge.clone(), process: process.clone(), end };
-                drop(tasks.spawn("user", process.gate.behind(user.work())));
+                users.push(tasks.spawn("user", process.gate.behind(user.work())));
             }
         }
         while Instant::now() < end {
@@ -106,12 +119,13 @@ impl Simulation {
                 process.gate.close();
             }
         }
+        users
     }
 
     /// Something goes wrong, for a while.
     async fn upset(&self) {
         let process = &self.processes[self.world.below(self.processes.len() as u64) as usize];
-        match self.world.below(4) {
+        match self.world.below(6) {
             0 => {
                 self.world.run_service(false);
                 tokio::time::sleep(self.world.millis(6_000)).await;
@@ -121,6 +135,19 @@ impl Simulation {
                 self.world.trouble(self.world.below(300) as u32);
                 tokio::time::sleep(self.world.millis(8_000)).await;
                 self.world.trouble(0);
+            }
+            2 => {
+                self.world.connect(process.number, false);
+                tokio::time::sleep(self.world.millis(8_000)).await;
+                self.world.connect(process.number, true);
+            }
+            3 => {
+                let name = NAMES[self.world.below(NAMES.len() as u64) as usize];
+                self.world.tell(format_args!("'{name}' is taken away"));
+                if process.provider.break_lock(name).await.expect("it needs no network here") {
+                    let told_by = Instant::now() + self.time_to_live + TOLD;
+                    self.judge.state().told_by.insert(name.to_owned(), told_by);
+                }
             }
             _ => {
                 self.world.tell(format_args!("process {} is stopped", process.number));
@@ -153,6 +180,13 @@ impl Simulation {
     }
 }
 
+impl Judged {
+    /// Whether somebody may still work under a lock that was taken away.
+    fn is_overruled(&self, name: &str) -> bool {
+        self.told_by.get(name).is_some_and(|told_by| Instant::now() <= *told_by)
+    }
+}
+
 impl Judge {
     fn state(&self) -> std::sync::MutexGuard<'_, Judged> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -178,7 +212,7 @@ impl Judge {
             if mode == Mode::Exclusive {
                 *highest_alone = token.max(*highest_alone);
             }
-            if token <= before {
+            if token <= before && !state.is_overruled(name) {
                 state.wrong.get_or_insert(format!("process {process} got '{name}' with token {token} after {before}"));
             }
         }
@@ -200,12 +234,18 @@ impl Judge {
                 && (belief.mode == Mode::Exclusive || own.mode == Mode::Exclusive)
                 && !belief.lock.is_lost()
         });
-        let wrong =
-            other.map(|(_, other)| format!("processes {} and {} both hold '{}'", own.process, other.process, own.name));
+        let wrong = other
+            .filter(|_| !state.is_overruled(&own.name))
+            .map(|(_, other)| format!("processes {} and {} both hold '{}'", own.process, other.process, own.name));
         if let Some(wrong) = wrong {
             state.wrong.get_or_insert(wrong);
         }
         true
+    }
+
+    /// What tells the holder of a loss.
+    fn lost(&self, id: u64) -> Option<CancellationToken> {
+        self.state().held.get(&id).map(|belief| belief.lock.lost())
     }
 
     /// From now on the holder does nothing under the lock any more.
@@ -236,6 +276,7 @@ impl User {
             self.world.tell(format_args!("process {} has '{name}' ({})", self.process.number, mode.as_str()));
             for _ in 0..self.world.below(8) {
                 if !self.judge.acts(id) {
+                    self.is_told(id).await;
                     break;
                 }
                 tokio::time::sleep(self.world.millis(700)).await;
@@ -246,6 +287,18 @@ impl User {
                 0 => drop(lock),
                 1 => drop(tokio::time::timeout(self.world.millis(5), lock.release()).await),
                 _ => drop(lock.release().await),
+            }
+        }
+    }
+
+    /// What the clock says is also told, once the process runs.
+    async fn is_told(&self, id: u64) {
+        let Some(lost) = self.judge.lost(id) else { return };
+        // Both may become ready while the process is stopped: then whoever tells has not run yet.
+        if tokio::time::timeout(TOLD, lost.cancelled()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if !lost.is_cancelled() {
+                self.judge.wrong(format!("process {} has lost a lock and is not told", self.process.number));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What is between the processes and the lock service, and what goes wrong there.
 
+use std::collections::BTreeSet;
 use std::fmt::Arguments;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,8 @@ pub(crate) struct World {
     service: Arc<Running>,
     /// Of a thousand messages, how many are late, lost or repeated.
     trouble: Mutex<u32>,
+    /// Numbers of the processes of which nothing gets through, either way.
+    cut_off: Arc<Mutex<BTreeSet<usize>>>,
     aloud: bool,
     /// A sum over all that was told.
     story: Mutex<DefaultHasher>,
@@ -64,6 +67,7 @@ impl World {
             tasks: Tasks::new(),
             service: Arc::default(),
             trouble: Mutex::new(0),
+            cut_off: Arc::default(),
             aloud: std::env::var_os("SCORIA_SEED").is_some(),
             story: Mutex::default(),
         }
@@ -111,6 +115,22 @@ impl World {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = permille;
     }
 
+    /// Cuts a process off from the service, or connects it again.
+    pub(crate) fn connect(&self, process: usize, connected: bool) {
+        self.tell(format_args!("process {process} is {}", if connected { "connected" } else { "cut off" }));
+        let mut cut_off = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner);
+        match connected {
+            true => cut_off.remove(&process),
+            false => cut_off.insert(process),
+        };
+    }
+
+    /// Tells at any later time whether a process is cut off.
+    fn line_of(&self, process: usize) -> impl Fn() -> bool + Send + 'static {
+        let cut_off = self.cut_off.clone();
+        move || cut_off.lock().unwrap_or_else(PoisonError::into_inner).contains(&process)
+    }
+
     fn in_trouble(&self) -> bool {
         let permille = *self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         self.chance(permille)
@@ -120,35 +140,40 @@ impl World {
         if self.in_trouble() { self.millis(4_000) } else { self.millis(3) }
     }
 
-    /// The service tells something, which arrives late or never when there is trouble.
-    pub(crate) fn message(&self, arrives: impl FnOnce() + Send + 'static) {
-        let (lost, way) = (self.in_trouble(), self.way());
+    /// The service tells a process something, which arrives late or never when there is trouble.
+    pub(crate) fn message(&self, process: usize, arrives: impl FnOnce() + Send + 'static) {
+        let (lost, way, is_cut_off) = (self.in_trouble(), self.way(), self.line_of(process));
         if !lost {
             drop(self.tasks.spawn("message", async move {
                 tokio::time::sleep(way).await;
-                arrives();
+                if !is_cut_off() {
+                    arrives();
+                }
             }));
         }
     }
 
-    /// Sends a request to the service and waits for the answer. Once sent, it takes its way whatever becomes of the sender:
+    /// Sends a process' request to the service and waits for the answer. Once sent, it takes its way whatever becomes of the sender:
     /// an error, or giving up, says nothing about whether it is carried out.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
+        process: usize,
         mut request: impl FnMut() -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (lost, repeated, answer_lost) = (self.in_trouble(), self.in_trouble(), self.in_trouble());
         let (there, back, again) = (self.way(), self.way(), self.way());
         let (answer, answered) = oneshot::channel();
-        let service = self.service.clone();
-        if !lost {
+        let (service, is_cut_off) = (self.service.clone(), self.line_of(process));
+        if !lost && !is_cut_off() {
             drop(self.tasks.spawn("request", async move {
                 tokio::time::sleep(there).await;
                 service.wait().await;
                 let outcome = request();
                 if !answer_lost {
                     tokio::time::sleep(back).await;
-                    let _ = answer.send(outcome);
+                    if !is_cut_off() {
+                        let _ = answer.send(outcome);
+                    }
                 }
                 if repeated {
                     tokio::time::sleep(again).await;
