@@ -175,18 +175,21 @@ pub async fn waiting_ends_at_the_deadline(subject: &dyn Subject) {
 /// A waiter of another instance gets the lock soon after the release, and not before.
 pub async fn waiting_ends_with_the_release(subject: &dyn Subject) {
     let (one, two) = (coordinator(subject, "one").await, coordinator(subject, "two").await);
-    let held = get(&one, "a").await;
-    let released = Arc::new(AtomicBool::new(false));
-    let seen = released.clone();
-    let waiter = Tasks::new().spawn("waiter", async move {
-        let held = get(&two, "a").await;
-        assert!(seen.load(Ordering::SeqCst), "two holders");
+    let for_ever = request().exclusive("a");
+    for waits in [for_ever.clone(), for_ever.wait(within(SOON * 2))] {
+        let held = get(&one, "a").await;
+        let released = Arc::new(AtomicBool::new(false));
+        let (seen, two) = (released.clone(), two.clone());
+        let waiter = Tasks::new().spawn("waiter", async move {
+            let held = two.acquire(waits).await.expect("a lock that was given back");
+            assert!(seen.load(Ordering::SeqCst), "two holders");
+            held.release().await.expect("release");
+        });
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        released.store(true, Ordering::SeqCst);
         held.release().await.expect("release");
-    });
-    tokio::time::sleep(Duration::from_millis(250)).await;
-    released.store(true, Ordering::SeqCst);
-    held.release().await.expect("release");
-    tokio::time::timeout(SOON, waiter).await.expect("woken").expect("waiter");
+        tokio::time::timeout(SOON, waiter).await.expect("woken").expect("waiter");
+    }
 }
 
 /// Waiters of one instance are served in the order in which they came.
@@ -253,6 +256,9 @@ pub async fn a_cancelled_wait_leaves_nothing(subject: &dyn Subject) {
     held.release().await.expect("release");
     get(&one, "b").await.release().await.expect("release");
     assert_eq!(two.holders().await.expect("holders"), []);
+    one.close().await;
+    two.close().await;
+    assert_eq!(subject.leftovers().await, Vec::<String>::new());
 }
 
 /// After the release has been awaited the lock is free for anybody, at once.

@@ -62,7 +62,7 @@ impl Subject for Files {
     async fn leftovers(&self) -> Vec<String> {
         let mut left = names(self.directory.path());
         left.retain(|name| {
-            name != ".scoria-holders" && (self.exclusive_directory || !name.starts_with("cinder-volume-"))
+            name != ".scoria-holders" && (self.exclusive_directory || !name.starts_with("cinder-"))
         });
         left.extend(names(&self.directory.path().join(".scoria-holders")));
         left
