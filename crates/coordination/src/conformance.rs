@@ -346,16 +346,22 @@ pub async fn tokens_rise(subject: &dyn Subject) {
 pub async fn a_broken_lock_is_lost_and_free(subject: &dyn Subject) {
     let (one, two) = (coordinator(subject, "one").await, coordinator(subject, "two").await);
     let (held, bystander) = (get(&one, "a").await, get(&one, "b").await);
+    let waiter = two.clone();
+    let waiting = Tasks::new().spawn("waiter", async move { waiter.acquire(request().exclusive("a")).await });
+    tokio::time::sleep(Duration::from_millis(250)).await;
     match two.break_lock("a").await {
         Err(Error::Unsupported(_)) => {
             assert!(held.verify().await.is_ok(), "an error changes nothing");
+            assert!(!waiting.is_finished(), "two holders");
+            waiting.abort();
             return;
         }
         broken => assert!(broken.expect("it can be broken"), "it was held"),
     }
     tokio::time::timeout(SOON, held.lost().cancelled()).await.expect("the holder is told");
     assert!(held.is_lost());
-    get(&two, "a").await.release().await.expect("release");
+    let waited = tokio::time::timeout(SOON, waiting).await.expect("who waits for it has it").expect("waiter");
+    waited.expect("free").release().await.expect("release");
     assert!(matches!(held.release().await, Err(Error::Lost { .. })));
     assert!(!two.break_lock("a").await.expect("nobody holds it"), "nobody held it");
     bystander.verify().await.expect("untouched");
