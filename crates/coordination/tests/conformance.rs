@@ -61,9 +61,7 @@ impl Subject for Files {
     /// Beside Python peers the (empty) lock files stay, one per name, as tooz leaves them.
     async fn leftovers(&self) -> Vec<String> {
         let mut left = names(self.directory.path());
-        left.retain(|name| {
-            name != ".scoria-holders" && (self.exclusive_directory || !name.starts_with("cinder-"))
-        });
+        left.retain(|name| name != ".scoria-holders" && (self.exclusive_directory || !name.starts_with("cinder-")));
         left.extend(names(&self.directory.path().join(".scoria-holders")));
         left
     }

@@ -85,6 +85,7 @@ async fn a_server_stopped_for_longer_than_the_lease_leaves_no_two_holders() {
     server.pause().unwrap();
     let paused = Instant::now();
     lost(&held).await;
+    assert!(paused.elapsed() < LEASE, "by then the server may give it to somebody else: {:?}", paused.elapsed());
     tokio::time::sleep((LEASE + Duration::from_secs(1)).saturating_sub(paused.elapsed())).await;
     assert!(!waiting.is_finished(), "nobody can give it a lock");
     server.resume().unwrap();

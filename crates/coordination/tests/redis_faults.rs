@@ -1,16 +1,19 @@
 //! What happens to locks in Redis when the server, the link or the holder fails.
 
 mod common {
+    pub(crate) mod history;
     pub(crate) mod locks;
     pub(crate) mod peer;
 }
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::history::History;
 use common::locks::{act, busy, coordinator, is, lost, once, request, soon, unconnected, until, within};
 use common::peer::Peer;
 use nix::sys::signal::Signal;
-use scoria_coordination::{Error, Health};
+use scoria_coordination::{Coordinator, Error, Health, Options, providers};
 use scoria_runtime::Tasks;
 use scoria_testkit::Redis;
 use scoria_testkit::faults::{Link, Proxy};
@@ -27,8 +30,11 @@ async fn server() -> (Redis, String) {
     (server, url)
 }
 
+/// That of most tests.
+const LEASE: Duration = Duration::from_secs(3);
+
 fn url(port: u16) -> String {
-    format!("redis://127.0.0.1:{port}?lock_timeout=3")
+    format!("redis://127.0.0.1:{port}?lock_timeout={}", LEASE.as_secs())
 }
 
 /// Keys beside the counter of tokens.
@@ -36,6 +42,11 @@ fn keys(server: &Redis) -> Vec<String> {
     let mut keys = server.keys().unwrap();
     keys.retain(|key| key != "_tooz_scoria_token");
     keys
+}
+
+/// Who waits for `a`: claim, time to live, details.
+fn first_in_line(server: &Redis) -> String {
+    server.execute(&["ZRANGE", "_tooz_cinder-a_waiters", "0", "0"]).unwrap().trim().to_owned()
 }
 
 /// How often the server was asked to run a script.
@@ -85,6 +96,7 @@ async fn a_server_that_writes_everything_down_keeps_the_locks_when_it_dies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_stopped_for_longer_than_the_lease_leaves_no_two_holders() {
     let (mut server, url) = server().await;
+    let (url, lease) = (url.replace("lock_timeout=3", "lock_timeout=5"), Duration::from_secs(5));
     let (one, two) = (coordinator(&url).await, coordinator(&url).await);
     let held = soon(&one, "a").await;
     let waiter = two.clone();
@@ -92,8 +104,9 @@ async fn a_server_stopped_for_longer_than_the_lease_leaves_no_two_holders() {
     server.pause().unwrap();
     let paused = Instant::now();
     lost(&held).await;
+    assert!(paused.elapsed() < lease, "by then the server may give it to somebody else: {:?}", paused.elapsed());
     // The record has run out when it goes on.
-    tokio::time::sleep(Duration::from_secs(4).saturating_sub(paused.elapsed())).await;
+    tokio::time::sleep((lease + Duration::from_secs(1)).saturating_sub(paused.elapsed())).await;
     assert!(!waiting.is_finished(), "nobody can give it a lock");
     server.resume().unwrap();
     let next = waiting.await.unwrap();
@@ -127,20 +140,23 @@ async fn a_link_that_is_cut_for_a_moment_costs_no_lock_and_one_cut_for_long_does
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stalled_link_is_noticed_before_anybody_else_can_have_the_lock() {
+async fn a_link_that_stalls_or_loses_answers_is_noticed_before_anybody_else_can_have_the_lock() {
     let (server, direct) = server().await;
     let proxy = Proxy::start(server.port()).unwrap();
-    let (one, two) = (coordinator(&url(proxy.port())).await, coordinator(&direct).await);
-    let held = soon(&one, "a").await;
-    proxy.set(Link::Stalled);
-    let next = soon(&two, "a").await;
-    assert!(held.lost().is_cancelled() && held.is_lost(), "two holders");
-    proxy.set(Link::Up);
-    is(&one, true).await;
-    drop(held);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    next.verify().await.expect("what was under way in the stalled link has not touched it");
-    next.release().await.unwrap();
+    let through = format!("{}&socket_connect_timeout=1", url(proxy.port()));
+    let (one, two) = (coordinator(&through).await, coordinator(&direct).await);
+    for link in [Link::Stalled, Link::AnswersLost] {
+        let held = soon(&one, "a").await;
+        proxy.set(link);
+        let next = soon(&two, "a").await;
+        assert!(held.lost().is_cancelled() && held.is_lost(), "{link:?}: two holders");
+        proxy.set(Link::Up);
+        is(&one, true).await;
+        drop(held);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        next.verify().await.expect("what was under way in the link has not touched it");
+        next.release().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -251,23 +267,31 @@ async fn a_holder_whose_lock_is_broken_knows_it_before_anybody_else_has_it() {
     }
 }
 
+/// An instance whose locks live long, and whose beats do not come in between.
+async fn without_beats(port: u16) -> Coordinator {
+    let options = Options { heartbeat: Duration::from_secs(600), ..Options::default() };
+    let url = url(port).replace("lock_timeout=3", "lock_timeout=1800");
+    let coordinator = Coordinator::new(providers::open(&url, &options).await.unwrap());
+    is(&coordinator, true).await;
+    coordinator
+}
+
 /// Whoever gives back hands on, with the same request; also when the message is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_is_handed_on_with_its_release() {
-    let (server, direct) = server().await;
+    let (server, _) = server().await;
     let proxy = Proxy::start(server.port()).unwrap();
-    let (one, two) = (coordinator(&direct).await, coordinator(&url(proxy.port())).await);
+    let (one, two) = (without_beats(server.port()).await, without_beats(proxy.port()).await);
     for message_lost in [false, true] {
         let held = soon(&one, "a").await;
         let waiter = two.clone();
         let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
-        let in_line = || server.execute(&["ZRANGE", "_tooz_cinder-a_waiters", "0", "0"]).unwrap();
-        until("it waits", || !in_line().trim().is_empty()).await;
-        let claim = in_line()[..32].to_owned();
+        until("it waits", || !first_in_line(&server).is_empty()).await;
+        let claim = first_in_line(&server)[..32].to_owned();
         if message_lost {
             proxy.set(Link::AnswersLost);
         }
-        let before = held.token();
+        let (before, asked) = (held.token(), scripts(&server));
         held.release().await.unwrap();
         assert_eq!(server.execute(&["GET", "_tooz_cinder-a_lock"]).unwrap().trim(), claim);
         if message_lost {
@@ -275,11 +299,32 @@ async fn a_lock_is_handed_on_with_its_release() {
             proxy.cut();
         }
         let next = waiting.await.unwrap();
+        if !message_lost {
+            // It would have looked after a second.
+            assert_eq!(scripts(&server) - asked, 1, "the release, and no look of the waiter");
+        }
         assert!(next.token() > before);
         next.verify().await.unwrap();
         next.release().await.unwrap();
         assert_eq!(keys(&server), Vec::<String>::new());
     }
+}
+
+/// The counter counts, whatever the clock says: of a server that was ahead of this one, for example.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_go_on_from_a_counter_that_is_ahead_of_the_clock() {
+    const AHEAD: u64 = 4_000_000_000_000_000;
+    let (server, url) = server().await;
+    let (one, two) = (coordinator(&url).await, coordinator(&url).await);
+    let held = soon(&one, "a").await;
+    assert!(held.token() < Some(AHEAD));
+    server.execute(&["SET", "_tooz_scoria_token", &AHEAD.to_string()]).unwrap();
+    let waiter = two.clone();
+    let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
+    until("it waits", || !first_in_line(&server).is_empty()).await;
+    held.release().await.unwrap();
+    assert_eq!(waiting.await.unwrap().token(), Some(AHEAD + 1), "handed on");
+    assert_eq!(soon(&one, "b").await.token(), Some(AHEAD + 2), "taken when it was free");
 }
 
 /// A process that was stopped asks first, and hears it from the clock.
@@ -345,6 +390,74 @@ async fn it_may_be_opened_before_the_server_is_there() {
     server.restart().await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
     assert_eq!(one.health(), Health::Up);
+}
+
+/// Three instances behind links that fail together, each in its way, and a fourth one that takes over; then the server stops, and is
+/// started again. What the three hold meanwhile they keep for as long as they may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn never_two_holders_and_rising_tokens_whatever_fails() {
+    let settings = [("appendonly", "yes"), ("appendfsync", "always")];
+    let mut server = Redis::start_with(&settings).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (history, tasks) = (Arc::new(History::new(directory.path())), Tasks::new());
+    let mut far = Vec::new();
+    for (link, name) in [(Link::Cut, "a"), (Link::Stalled, "b"), (Link::AnswersLost, "c")] {
+        let proxy = Proxy::start(server.port()).unwrap();
+        far.push((coordinator(&url(proxy.port())).await, name, proxy, link));
+    }
+    let near = [coordinator(&url(server.port())).await];
+    for (number, locks) in far.iter().map(|(locks, ..)| locks).chain(&near).enumerate() {
+        for name in ["a", "b", "c"] {
+            let (locks, history, stop) = (locks.clone(), history.clone(), tasks.stop_token());
+            drop(tasks.spawn("worker", async move {
+                let instance = format!("worker-{number}");
+                while !stop.is_cancelled() {
+                    // Longer than the faults: whoever gives up unheard stays in line, and delays the others when its turn comes.
+                    let wanted = request(name).wait(within(Duration::from_secs(10)));
+                    let Ok(held) = locks.acquire(wanted).await else { continue };
+                    history.acquired(&instance, name, &held);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    history.releasing(&instance, name);
+                    let _lost = held.release().await;
+                }
+            }));
+        }
+    }
+    let (short, long) = (LEASE / 6, LEASE * 3 / 2);
+    for fault in ["links, shortly", "links", "server", "restart"] {
+        let mut kept = Vec::new();
+        for (locks, name, ..) in &far {
+            let held = soon(locks, name).await;
+            history.acquired("keeper", name, &held);
+            kept.push((held, name));
+        }
+        match fault {
+            "server" => {
+                server.pause().unwrap();
+                tokio::time::sleep(long).await;
+                server.resume().unwrap();
+            }
+            "restart" => server.restart().await.unwrap(),
+            links => {
+                far.iter().for_each(|(_, _, proxy, link)| proxy.set(*link));
+                tokio::time::sleep(if links == "links" { long } else { short }).await;
+                for (_, _, proxy, _) in &far {
+                    proxy.set(Link::Up);
+                    proxy.cut();
+                }
+            }
+        }
+        for (held, name) in kept {
+            history.releasing("keeper", name);
+            let _lost = held.release().await;
+        }
+        let before = history.check().unwrap().acquired;
+        until("everybody goes on", || history.check().unwrap().acquired > before + 50).await;
+    }
+    tasks.shutdown().await;
+    let summary = history.check().unwrap();
+    assert!(summary.acquired > 200, "{summary:?}");
+    assert!(summary.lost >= 2 * far.len(), "what was kept through the long faults: {summary:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ use common::openssl::openssl;
 use common::peer::{Peer, python_tries};
 use scoria_coordination::{Error, Health, Options, providers};
 use scoria_runtime::Tasks;
-use scoria_testkit::Redis;
+use scoria_testkit::{Redis, RedisSentinels};
 
 /// What [`Peer::ours`] runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,6 +93,8 @@ async fn a_user_who_may_only_touch_keys_waits_all_the_same() {
 
 /// An authority, and a certificate of it for `localhost` and for clients.
 fn certificates(directory: &Path) {
+    // By the first test that needs it.
+    let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let new = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test";
     openssl(directory, &format!("{new} -keyout ca.key -out ca.pem"));
     let issued = "-CA ca.pem -CAkey ca.key -keyout host.key -out host.pem";
@@ -102,7 +104,6 @@ fn certificates(directory: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tls_with_certificates_of_our_own() {
-    rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
     let directory = tempfile::tempdir().unwrap();
     certificates(directory.path());
     let file = |name: &str| directory.path().join(name).display().to_string();
@@ -120,6 +121,48 @@ async fn over_tls_with_certificates_of_our_own() {
     both_get_in(&format!("{tls}&ssl_certfile={certificate}&ssl_keyfile={key}")).await;
     refused(&tls, "certificate").await;
     refused(&format!("redis://localhost:{port}?ssl=true"), "certificate").await;
+}
+
+/// Users, passwords and certificates of which the servers know nothing, nor the sentinels of the servers'.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_sentinels_with_users_and_certificates_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    certificates(directory.path());
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let (ca, certificate, key) = (file("ca.pem"), file("host.pem"), file("host.key"));
+    let settings = [
+        ("requirepass", "among-themselves"),
+        ("user", "watcher on >look ~* &* +@all"),
+        ("tls-cert-file", &certificate),
+        ("tls-key-file", &key),
+        ("tls-ca-cert-file", &ca),
+    ];
+    let servers = RedisSentinels::start_with(0, Duration::from_secs(5), Some("sesame"), &settings).await.unwrap();
+    servers.servers[0].execute(&["ACL", "SETUSER", "locks", "on", ">open", "~_tooz*", "&_tooz*", "+@all"]).unwrap();
+    let with = |server: &str, sentinels: &str| {
+        let url = servers.url().replace("redis://:sesame@", &format!("redis://{server}@"));
+        url.replace("&sentinel_password=among-themselves", sentinels)
+    };
+    let (ours, theirs) = ("locks:open", "&sentinel_username=watcher&sentinel_password=look");
+    both_get_in(&with(ours, theirs)).await;
+    refused(&with(ours, ""), "NOAUTH").await;
+    for wrong in [
+        with(ours, "&sentinel_username=locks&sentinel_password=open"),
+        with(ours, "&sentinel_username=watcher&sentinel_password=open"),
+        with("watcher:look", theirs),
+    ] {
+        refused(&wrong, "password").await;
+    }
+
+    // A Python client that asks sentinels over TLS cannot reach a server without it.
+    let tls = servers.ports().iter().zip(servers.tls_ports()).fold(with(ours, theirs), |url, (plain, tls)| {
+        url.replace(&format!("127.0.0.1:{plain}"), &format!("127.0.0.1:{tls}"))
+    });
+    refused(&tls, "no sentinel names the master").await;
+    let tls = format!("{tls}&sentinel_ssl=true&ssl_ca_certs={ca}");
+    refused(&tls, "certificate").await;
+    let one = coordinator(&format!("{tls}&ssl_certfile={certificate}&ssl_keyfile={key}")).await;
+    soon(&one, "a").await.release().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

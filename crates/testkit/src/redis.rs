@@ -120,8 +120,16 @@ impl Redis {
 pub struct RedisSentinels {
     /// All servers; the first was the master at the start.
     pub servers: Vec<Redis>,
-    sentinels: Vec<(u16, Process)>,
-    _dirs: Vec<TempDir>,
+    sentinels: Vec<Sentinel>,
+    settings: Vec<(String, String)>,
+}
+
+#[derive(Debug)]
+struct Sentinel {
+    port: u16,
+    tls_port: u16,
+    process: Process,
+    _dir: TempDir,
 }
 
 impl RedisSentinels {
@@ -134,6 +142,21 @@ impl RedisSentinels {
     /// # Errors
     /// As [`Redis::start`].
     pub async fn start(replicas: usize, down_after: Duration, password: Option<&str>) -> Result<Self> {
+        let settings: Vec<_> = password.map(|password| ("requirepass", password)).into_iter().collect();
+        Self::start_with(replicas, down_after, password, &settings).await
+    }
+
+    /// As [`RedisSentinels::start`], with settings of the sentinels as in `sentinel.conf`, among them a `requirepass` of their own. With
+    /// `tls-cert-file` they have a port for TLS too.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub async fn start_with(
+        replicas: usize,
+        down_after: Duration,
+        password: Option<&str>,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
         let secret = |mut settings: Vec<(&'static str, String)>| {
             if let Some(password) = password {
                 settings.extend([("requirepass", password.to_owned()), ("masterauth", password.to_owned())]);
@@ -149,10 +172,11 @@ impl RedisSentinels {
             let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
             servers.push(Redis::start_with(&settings).await?);
         }
-        let mut cluster = Self { servers, sentinels: Vec::new(), _dirs: Vec::new() };
+        let settings = settings.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        let mut cluster = Self { servers, sentinels: Vec::new(), settings };
         for _ in 0..3 {
             let dir = tempfile::Builder::new().prefix("scoria-sentinel-").tempdir()?;
-            let port = free_port()?;
+            let (port, tls_port) = (free_port()?, free_port()?);
             let name = Self::MASTER;
             let mut conf = format!(
                 "bind 127.0.0.1\nport {port}\ndir {}\nsentinel monitor {name} 127.0.0.1 {} 2\n\
@@ -162,24 +186,29 @@ impl RedisSentinels {
                 down_after.as_millis(),
             );
             if let Some(password) = password {
-                conf.push_str(&format!(
-                    "sentinel auth-pass {name} {password}\nrequirepass {password}\nsentinel sentinel-pass {password}\n"
-                ));
+                conf.push_str(&format!("sentinel auth-pass {name} {password}\n"));
+            }
+            for (key, value) in &cluster.settings {
+                conf.push_str(&format!("{key} {value}\n"));
+                match key.as_str() {
+                    "requirepass" => conf.push_str(&format!("sentinel sentinel-pass {value}\n")),
+                    "tls-cert-file" => conf.push_str(&format!("tls-port {tls_port}\n")),
+                    _ => {}
+                }
             }
             let file = dir.path().join("sentinel.conf");
             std::fs::write(&file, conf)?;
             let mut command = Command::new(program("redis-server", "redis-server")?);
             command.arg(&file).arg("--sentinel");
             let mut process = Process::spawn("redis-sentinel", command, &dir.path().join("log"))?;
-            let answers = async || client(port, password, &["PING"]).is_ok();
+            let answers = async || cluster.ask(port, &["PING"]).is_ok();
             process.ready("answer", START_TIMEOUT, answers).await?;
-            cluster.sentinels.push((port, process));
-            cluster._dirs.push(dir);
+            cluster.sentinels.push(Sentinel { port, tls_port, process, _dir: dir });
         }
         let replicas = replicas.to_string();
-        for (port, _) in &cluster.sentinels {
+        for port in cluster.ports() {
             let says = |field: &str| {
-                let told = client(*port, password, &["SENTINEL", "MASTER", Self::MASTER]).unwrap_or_default();
+                let told = cluster.ask(port, &["SENTINEL", "MASTER", Self::MASTER]).unwrap_or_default();
                 let mut lines = told.lines();
                 lines.find(|line| *line == field).and_then(|_| lines.next().map(str::to_owned))
             };
@@ -199,7 +228,13 @@ impl RedisSentinels {
     /// The ports of the sentinels.
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
-        self.sentinels.iter().map(|(port, _)| *port).collect()
+        self.sentinels.iter().map(|sentinel| sentinel.port).collect()
+    }
+
+    /// Their ports for TLS, in the same order.
+    #[must_use]
+    pub fn tls_ports(&self) -> Vec<u16> {
+        self.sentinels.iter().map(|sentinel| sentinel.tls_port).collect()
     }
 
     /// The URL as tooz takes it.
@@ -207,11 +242,9 @@ impl RedisSentinels {
     pub fn url(&self) -> String {
         let ports = self.ports();
         let fallbacks: String = ports[1..].iter().map(|port| format!("&sentinel_fallback=127.0.0.1:{port}")).collect();
-        let password = password(&self.servers[0].settings);
-        let (user, sentinel) = match password {
-            Some(password) => (format!(":{password}@"), format!("&sentinel_password={password}")),
-            None => Default::default(),
-        };
+        let user = password(&self.servers[0].settings).map(|password| format!(":{password}@")).unwrap_or_default();
+        let sentinel = password(&self.settings).map(|password| format!("&sentinel_password={password}"));
+        let sentinel = sentinel.unwrap_or_default();
         format!("redis://{user}127.0.0.1:{}?sentinel={}{fallbacks}{sentinel}", ports[0], Self::MASTER)
     }
 
@@ -220,9 +253,8 @@ impl RedisSentinels {
     /// # Errors
     /// No sentinel answers.
     pub fn master(&self) -> Result<usize> {
-        let secret = password(&self.servers[0].settings);
         let ask = ["SENTINEL", "get-master-addr-by-name", Self::MASTER];
-        let told = self.sentinels.iter().find_map(|(port, _)| client(*port, secret, &ask).ok());
+        let told = self.ports().into_iter().find_map(|port| self.ask(port, &ask).ok());
         let told = told.context("no sentinel answers")?;
         let port = told.lines().nth(1).context("the sentinels know no master")?.trim().to_owned();
         let found = self.servers.iter().position(|server| server.port().to_string() == port);
@@ -234,13 +266,18 @@ impl RedisSentinels {
     /// # Errors
     /// The last sentinel does not agree.
     pub fn fail_over(&self) -> Result<()> {
-        let (port, _) = self.sentinels.last().context("no sentinels")?;
-        client(*port, password(&self.servers[0].settings), &["SENTINEL", "FAILOVER", Self::MASTER]).map(drop)
+        let last = self.sentinels.last().context("no sentinels")?;
+        self.ask(last.port, &["SENTINEL", "FAILOVER", Self::MASTER]).map(drop)
+    }
+
+    /// Runs one command at a sentinel.
+    fn ask(&self, port: u16, args: &[&str]) -> Result<String> {
+        client(port, password(&self.settings), args)
     }
 
     /// Kills a sentinel.
     pub fn kill_sentinel(&mut self, which: usize) {
-        self.sentinels[which].1.kill();
+        self.sentinels[which].process.kill();
     }
 }
 
