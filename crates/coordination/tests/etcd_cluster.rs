@@ -1,23 +1,24 @@
 //! etcd of three members, of which some fail.
 
 mod common {
+    pub(crate) mod crowd;
     pub(crate) mod etcd;
     pub(crate) mod history;
     pub(crate) mod locks;
     pub(crate) mod peer;
 }
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use common::crowd::Crowd;
 use common::etcd::{keys, only_sessions_are_left};
-use common::history::{History, Summary};
-use common::locks::{coordinator, is, lost, once, request, soon, until, within};
-use scoria_coordination::Error;
+use common::locks::{coordinator, is, lost, once, request, soon, within};
+use scoria_coordination::{Coordinator, Error, LockSet};
 use scoria_runtime::Tasks;
 use scoria_testkit::Etcd;
 use scoria_testkit::faults::{Link, Proxy};
+use serde_json::json;
+use tokio::task::JoinHandle;
 
 /// The URL with a member first, for whose failure we are to be prepared.
 fn url_from(etcd: &Etcd, first: usize, seconds: u32) -> String {
@@ -113,6 +114,66 @@ async fn without_a_majority_every_lock_is_lost_in_time() {
     only_sessions_are_left(&etcd, 0).await;
 }
 
+/// An instance that holds a lock, and another one that waits for it.
+struct Pair {
+    ours: Coordinator,
+    other: Coordinator,
+    held: LockSet,
+    waiting: JoinHandle<LockSet>,
+}
+
+impl Pair {
+    async fn start([url, url_of_other]: [String; 2]) -> Self {
+        let (ours, other) = (coordinator(&url).await, coordinator(&url_of_other).await);
+        let held = soon(&ours, "a").await;
+        let (told, waiter) = (held.lost(), other.clone());
+        let waiting = Tasks::new().spawn("waiter", async move {
+            let next = soon(&waiter, "a").await;
+            assert!(told.is_cancelled(), "{url}: two holders");
+            next
+        });
+        Self { ours, other, held, waiting }
+    }
+}
+
+/// A leader that the others no longer hear goes on answering its clients, while they choose another one and let leases end whose
+/// beats they do not see.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_at_a_leader_that_is_cut_off_knows_before_another_one_holds() {
+    let etcd = Etcd::cluster_with_links(3).await.unwrap();
+    for link in [Link::Stalled, Link::Cut] {
+        let leader = etcd.leader().await.unwrap();
+        let ports = [leader, (leader + 1) % 3].map(|member| etcd.port_of(member));
+        let mut pairs = [
+            Pair::start(ports.map(|port| format!("etcd://127.0.0.1:{port}?timeout=3"))).await,
+            Pair::start(ports.map(|port| format!("etcd3+http://127.0.0.1:{port}?lock_timeout=3"))).await,
+        ];
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let shown_by_it = async || {
+            let all = json!({ "key": "AA==", "range_end": "AA==", "serializable": true });
+            etcd.ask(leader, "kv/range", &all).await.unwrap()["count"].clone()
+        };
+        let before = shown_by_it().await;
+        etcd.one_to_others(leader, link).unwrap();
+        for Pair { held, waiting, .. } in &mut pairs {
+            let next = waiting.await.unwrap();
+            assert!(next.token() > held.token());
+            next.release().await.unwrap();
+        }
+        assert_eq!(shown_by_it().await, before, "{link:?}: it answers as if nothing had happened");
+        etcd.one_to_others(leader, Link::Up).unwrap();
+        etcd.agreed().await.unwrap();
+        for Pair { ours, other, held, .. } in pairs {
+            is(&ours, true).await;
+            assert!(matches!(held.release().await, Err(Error::Lost { .. })));
+            soon(&ours, "a").await.release().await.unwrap();
+            ours.close().await;
+            other.close().await;
+        }
+    }
+    only_sessions_are_left(&etcd, 0).await;
+}
+
 /// A request that lay in a connection that hung, and is carried out after everybody has forgotten it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_arrives_late_takes_no_lock() {
@@ -141,69 +202,19 @@ async fn a_request_that_arrives_late_takes_no_lock() {
     }
 }
 
-/// Instances that take the same lock turn after turn, and write down what they did.
-struct Crowd {
-    history: Arc<History>,
-    tasks: Tasks,
-    /// Whoever has the lock keeps it, unless it is lost.
-    keep: Arc<AtomicBool>,
-    _directory: tempfile::TempDir,
-}
-
-impl Crowd {
-    async fn start(urls: impl IntoIterator<Item = String>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (history, tasks) = (Arc::new(History::new(directory.path())), Tasks::new());
-        let keep = Arc::new(AtomicBool::new(false));
-        for (number, url) in urls.into_iter().enumerate() {
-            let (ours, history, stop) = (coordinator(&url).await, history.clone(), tasks.stop_token());
-            let (instance, keep) = (format!("i{number}"), keep.clone());
-            drop(tasks.spawn("crowd", async move {
-                while !stop.is_cancelled() {
-                    // While there is no majority it cannot be had.
-                    let Ok(held) = ours.acquire(request("a").wait(within(Duration::from_secs(5)))).await else {
-                        continue;
-                    };
-                    history.acquired(&instance, "a", &held);
-                    while keep.load(Ordering::SeqCst) && !held.is_lost() {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                    history.releasing(&instance, "a");
-                    // A lock that was lost meanwhile says so.
-                    drop(held.release().await);
-                }
-                ours.close().await;
-            }));
-        }
-        Self { history, tasks, keep, _directory: directory }
+/// Instances that take the same lock in turn.
+async fn crowd(urls: impl IntoIterator<Item = String>) -> Crowd {
+    let mut instances = Vec::new();
+    for url in urls {
+        instances.push(coordinator(&url).await);
     }
-
-    fn so_far(&self) -> Summary {
-        self.history.check().unwrap()
-    }
-
-    /// Somebody is to have the lock while something happens.
-    async fn keeps(&self, keeps: bool) {
-        self.keep.store(keeps, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-
-    /// Waits until there is progress.
-    async fn goes_on(&self) {
-        let before = self.so_far().acquired;
-        until("work goes on", || self.so_far().acquired > before + 20).await;
-    }
-
-    async fn end(self) -> Summary {
-        self.tasks.shutdown().await;
-        self.so_far()
-    }
+    Crowd::start(instances, &["a"])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_die_one_after_the_other_and_no_lock_is_lost() {
     let mut etcd = Etcd::cluster(3).await.unwrap();
-    let crowd = Crowd::start((0..3).map(|first| url_from(&etcd, first, 20))).await;
+    let crowd = crowd((0..3).map(|first| url_from(&etcd, first, 20))).await;
     for member in 0..3 {
         etcd.kill(member);
         // So that the two others have to choose a leader.
@@ -223,7 +234,7 @@ const LEASE: Duration = Duration::from_secs(2);
 async fn hang_in_turn(etcd: &mut Etcd, links: [Proxy; 2], crowd: Crowd) {
     let longer_than_a_lease = LEASE + Duration::from_secs(1);
     for hang in [vec![0], vec![1, 2], vec![0, 1, 2]] {
-        crowd.keeps(true).await;
+        crowd.kept().await;
         for member in &hang {
             etcd.pause(*member).unwrap();
         }
@@ -232,16 +243,14 @@ async fn hang_in_turn(etcd: &mut Etcd, links: [Proxy; 2], crowd: Crowd) {
             etcd.resume(*member).unwrap();
         }
         etcd.healthy().await.unwrap();
-        crowd.keeps(false).await;
         crowd.goes_on().await;
     }
     for (link, fault) in links.iter().zip([Link::Stalled, Link::AnswersLost]) {
-        crowd.keeps(true).await;
+        crowd.kept().await;
         link.set(fault);
         tokio::time::sleep(longer_than_a_lease).await;
         link.set(Link::Up);
         link.cut();
-        crowd.keeps(false).await;
         crowd.goes_on().await;
     }
     let summary = crowd.end().await;
@@ -255,7 +264,7 @@ async fn whatever_hangs_there_are_never_two_holders() {
     let links = [0, 1].map(|member| Proxy::start(etcd.port_of(member)).unwrap());
     let behind = |link: &Proxy| format!("etcd://127.0.0.1:{}?timeout={}", link.port(), LEASE.as_secs());
     let urls = [behind(&links[0]), behind(&links[1]), url_from(&etcd, 2, 2)];
-    let crowd = Crowd::start(urls).await;
+    let crowd = crowd(urls).await;
     hang_in_turn(&mut etcd, links, crowd).await;
 }
 
@@ -264,6 +273,6 @@ async fn whatever_hangs_there_are_never_two_holders_as_tooz_keeps_them() {
     let mut etcd = Etcd::cluster(3).await.unwrap();
     let links = [0, 1].map(|member| Proxy::start(etcd.port_of(member)).unwrap());
     let ports = [links[0].port(), links[1].port(), etcd.port_of(2)];
-    let crowd = Crowd::start(ports.map(|port| format!("etcd3+http://127.0.0.1:{port}?lock_timeout=2"))).await;
+    let crowd = crowd(ports.map(|port| format!("etcd3+http://127.0.0.1:{port}?lock_timeout=2"))).await;
     hang_in_turn(&mut etcd, links, crowd).await;
 }

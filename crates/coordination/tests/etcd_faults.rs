@@ -8,7 +8,7 @@ mod common {
 
 use std::time::{Duration, Instant};
 
-use common::etcd::only_sessions_are_left;
+use common::etcd::{keys, only_sessions_are_left};
 use common::locks::{SOON, act, busy, coordinator, is, lost, once, request, soon, unconnected, until, within};
 use common::peer::Peer;
 use nix::sys::signal::Signal;
@@ -69,6 +69,7 @@ in_both_formats!(
     a_server_that_is_gone_for_long_loses_every_lock_in_time
     a_server_that_hangs_loses_every_lock_in_time
     whoever_is_cut_off_knows_before_another_one_holds
+    the_token_is_the_revision_that_made_the_key
     an_acquisition_without_an_answer_is_found_or_undone
     a_release_without_an_answer_is_done_once
     a_holder_that_was_stopped_knows_when_it_goes_on
@@ -76,6 +77,7 @@ in_both_formats!(
     a_lock_that_is_broken_is_told_lost_at_once
     waiters_are_woken_after_a_break_and_a_compaction
     killed_holders_leave_nothing
+    a_hundred_killed_processes_leave_nothing
     nobody_leaves_a_lease_behind
 );
 
@@ -211,6 +213,27 @@ async fn whoever_is_cut_off_knows_before_another_one_holds(format: Format) {
     only_sessions_are_left(&etcd, 0).await;
 }
 
+/// The revision that made the key of the only lock that is held.
+async fn made_at(etcd: &Etcd) -> Option<u64> {
+    let mut keys = keys(etcd).await;
+    keys.retain(|key| key.contains("/locks"));
+    let [key] = &keys[..] else { panic!("{keys:?}") };
+    etcd.made_at(key).await.ok()
+}
+
+async fn the_token_is_the_revision_that_made_the_key(format: Format) {
+    let etcd = Etcd::start().await.unwrap();
+    let url = format.url(etcd.port(), 20);
+    let (ours, other) = (coordinator(&url).await, coordinator(&url).await);
+    let held = soon(&ours, "a").await;
+    assert_eq!(held.token(), made_at(&etcd).await);
+    let waiting = Tasks::new().spawn("waiter", async move { soon(&other, "a").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    held.release().await.unwrap();
+    let held = waiting.await.unwrap();
+    assert_eq!(held.token(), made_at(&etcd).await, "after waiting");
+}
+
 async fn an_acquisition_without_an_answer_is_found_or_undone(format: Format) {
     let etcd = Etcd::start().await.unwrap();
     let proxy = Proxy::start(etcd.port()).unwrap();
@@ -225,6 +248,7 @@ async fn an_acquisition_without_an_answer_is_found_or_undone(format: Format) {
         proxy.cut();
         proxy.set(Link::Up);
         let held = waiting.await.unwrap();
+        assert_eq!(held.token(), made_at(&etcd).await, "{link:?}");
         busy(&other, "a").await;
         held.release().await.unwrap();
         once(&other, "a").await.expect("free at once").release().await.unwrap();
@@ -338,6 +362,23 @@ async fn killed_holders_leave_nothing(format: Format) {
     many.kill();
     only_sessions_are_left(&etcd, 1).await;
     once(&ours, "many-0").await.unwrap().release().await.unwrap();
+}
+
+/// Each had a session of its own.
+async fn a_hundred_killed_processes_leave_nothing(format: Format) {
+    let etcd = Etcd::start_unsynced().await.unwrap();
+    let url = format.url(etcd.port(), 2);
+    for batch in 0..10 {
+        let hold = |n| Peer::ours(&url, &["hold", &format!("a-{batch}-{n}")]);
+        let mut holders: Vec<_> = (0..10).map(hold).collect();
+        for holder in &mut holders {
+            holder.says(&["held"]);
+        }
+        assert!(etcd.leases().await.unwrap().len() >= 10);
+        holders.iter_mut().for_each(Peer::kill);
+    }
+    only_sessions_are_left(&etcd, 0).await;
+    once(&coordinator(&url).await, "a-9-9").await.unwrap().release().await.unwrap();
 }
 
 /// Cancelled waits, sessions that end, coordinators that are closed: only sessions that live have leases.

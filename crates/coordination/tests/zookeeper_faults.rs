@@ -1,16 +1,16 @@
 //! The ZooKeeper locks while the server, the link or the holder fails.
 
 mod common {
+    pub(crate) mod crowd;
     pub(crate) mod history;
     pub(crate) mod locks;
     pub(crate) mod peer;
     pub(crate) mod zookeeper;
 }
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::history::History;
+use common::crowd::Crowd;
 use common::locks::{once, soon, within};
 use common::peer::{CHILD, Peer};
 use common::zookeeper::{LONG, admin, coordinator, eventually, open, parents, request};
@@ -56,9 +56,10 @@ async fn a_server_that_stands_still_loses_the_lock_in_time_and_only_once() {
     server.pause().unwrap();
     let paused = Instant::now();
     tokio::time::timeout(LONG, held.lost().cancelled()).await.unwrap();
-    assert!(paused.elapsed() > TIMEOUT / 2, "not at the first hiccup: {:?}", paused.elapsed());
-    tokio::time::sleep((TIMEOUT * 9 / 10).saturating_sub(paused.elapsed())).await;
-    assert!(held.is_lost(), "before the server could give it away");
+    let told = paused.elapsed();
+    assert!(told > TIMEOUT / 2, "not at the first hiccup: {told:?}");
+    assert!(told < TIMEOUT * 9 / 10, "after the server could have given it away: {told:?}");
+    assert!(held.is_lost());
     assert!(matches!(held.verify().await, Err(Error::Lost { .. })));
     assert!(matches!(ours.health(), Health::Down(_)));
     let refused = ours.acquire(request().exclusive("b").wait(within(Duration::from_millis(100)))).await;
@@ -99,7 +100,8 @@ async fn whoever_is_cut_off_knows_it_before_another_one_holds() {
         let late = far.clone();
         let late = Tasks::new().spawn("late", async move { soon(&late, "a").await });
         let other = soon(&near, "a").await;
-        assert!(held.is_lost(), "{link:?}: two holders");
+        // Told, and not only to be found by whoever looks at the clock.
+        assert!(held.lost().is_cancelled(), "{link:?}: two holders");
         proxy.set(Link::Up);
         eventually("health", || async { far.health() == Health::Up }).await;
         assert!(!late.is_finished(), "{link:?}: two holders");
@@ -125,7 +127,7 @@ async fn answers_that_never_come_leave_no_orphan_and_cost_no_lock() {
     for _ in 0..3 {
         proxy.set(Link::AnswersLost);
         let (held, ()) = tokio::join!(soon(&far, "a"), lose_answers(1));
-        assert_eq!(server.ephemerals().unwrap().len(), 1, "adopted, not made twice");
+        assert_eq!(held.token(), made_by(&server).await, "adopted, not made twice");
         assert!(matches!(once(&near, "a").await, Err(Error::Busy { .. })));
         held.verify().await.unwrap();
         proxy.set(Link::AnswersLost);
@@ -144,6 +146,31 @@ async fn answers_that_never_come_leave_no_orphan_and_cost_no_lock() {
     }
 }
 
+/// The transaction that made the only contender's node.
+async fn made_by(server: &ZooKeeper) -> Option<u64> {
+    let nodes = server.ephemerals().unwrap();
+    let [node] = &nodes[..] else { panic!("{nodes:?}") };
+    let stat = admin(server).await.check_stat(node).await.unwrap().unwrap();
+    stat.czxid.try_into().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_token_is_the_transaction_that_made_the_place() {
+    let server = ZooKeeper::start().await.unwrap();
+    let (ours, other) = (at(server.port()).await, at(server.port()).await);
+    for parent in ["made with it", "there"] {
+        let held = soon(&ours, "a").await;
+        assert_eq!(held.token(), made_by(&server).await, "parent: {parent}");
+        held.release().await.unwrap();
+    }
+    let held = soon(&ours, "a").await;
+    let waiting = Tasks::new().spawn("waiter", async move { soon(&other, "a").await });
+    eventually("a waiter", || async { server.ephemerals().is_ok_and(|nodes| nodes.len() == 2) }).await;
+    held.release().await.unwrap();
+    let held = waiting.await.unwrap();
+    assert_eq!(held.token(), made_by(&server).await, "after waiting");
+}
+
 /// Not with the next beat, by which somebody else may have it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_that_is_broken_is_told_lost_at_once() {
@@ -157,39 +184,6 @@ async fn a_lock_that_is_broken_is_told_lost_at_once() {
     tokio::time::timeout(LONG, held.lost().cancelled()).await.expect("the loss is told");
     assert!(broken.elapsed() < Duration::from_secs(5), "a beat comes after 13 s: {:?}", broken.elapsed());
     bystander.verify().await.unwrap();
-}
-
-/// How many requests the server has got over all connections that it has now.
-fn requests(server: &ZooKeeper) -> u64 {
-    let connections = server.ask("cons").unwrap();
-    let counts = connections.split("recved=").skip(1).filter_map(|rest| rest.split(',').next());
-    counts.map(|count| count.parse::<u64>().unwrap()).sum()
-}
-
-/// A name that is new, as nearly all are, or has been used: the server has got all questions before anybody has got an answer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_free_lock_is_one_round_trip_the_first_time_too() {
-    let server = ZooKeeper::start().await.unwrap();
-    let proxy = Proxy::start(server.port()).unwrap();
-    // No beat comes in between.
-    let options = Options { heartbeat: LONG, ..Options::default() };
-    let url = format!("zookeeper://127.0.0.1:{}?timeout=60", proxy.port());
-    let ours = Coordinator::new(open(&url, &options).await);
-    // The first one there makes the parent too, in one transaction; later it has to be listed who is there.
-    for (name, last, count) in [("new", "lop=EXIS", 2), ("new", "lop=GETC", 2), ("other", "lop=EXIS", 2)] {
-        let before = requests(&server);
-        proxy.set(Link::AnswersLost);
-        let asked = async {
-            let got = || server.ask("cons").is_ok_and(|connections| connections.contains(last));
-            eventually("all is asked", || async { got() && server.ephemerals().unwrap().len() == 1 }).await;
-            // The questions of this test come over connections that are gone by now.
-            assert_eq!(requests(&server) - before, count, "{name}");
-            proxy.set(Link::Up);
-            proxy.cut();
-        };
-        let (held, ()) = tokio::join!(soon(&ours, name), asked);
-        held.release().await.unwrap();
-    }
 }
 
 /// An administrator may remove them while nobody is in there, and the node above them.
@@ -271,41 +265,27 @@ async fn it_starts_without_the_server_and_goes_to_work_when_that_comes() {
 /// Three instances, each behind a link of its own that fails again and again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn never_two_holders_and_rising_tokens_whatever_the_links_do() {
-    let (server, directory) = (ZooKeeper::start().await.unwrap(), tempfile::tempdir().unwrap());
-    let history = Arc::new(History::new(directory.path()));
-    let tasks = Tasks::new();
-    let mut proxies = Vec::new();
-    let mut working = Vec::new();
-    for instance in ["one", "two", "three"] {
-        let proxy = Proxy::start(server.port()).unwrap();
-        let coordinator = at(proxy.port()).await;
-        proxies.push(proxy);
-        for name in ["a", "b"] {
-            let (coordinator, history, stop) = (coordinator.clone(), history.clone(), tasks.stop_token());
-            working.push(tasks.spawn("worker", async move {
-                while !stop.is_cancelled() {
-                    let wanted = request().exclusive(name).wait(within(Duration::from_secs(2)));
-                    let Ok(held) = coordinator.acquire(wanted).await else { continue };
-                    history.acquired(instance, name, &held);
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                    history.releasing(instance, name);
-                    let _ = held.release().await;
-                }
-            }));
-        }
+    let server = ZooKeeper::start().await.unwrap();
+    let proxies = [(); 3].map(|()| Proxy::start(server.port()).unwrap());
+    let mut instances = Vec::new();
+    for proxy in &proxies {
+        instances.push(at(proxy.port()).await);
     }
-    // Each of the faults on each of the links, once shorter and once longer than a session.
+    let crowd = Crowd::start(instances, &["a", "b"]);
+    // Each of the faults on each of the links while its instance has a lock, once shorter and once longer than a session.
     for (round, time) in [TIMEOUT / 6, TIMEOUT * 3 / 2].into_iter().enumerate() {
         for (number, link) in [Link::Stalled, Link::Cut, Link::AnswersLost].into_iter().enumerate() {
-            let proxy = &proxies[(number + round) % proxies.len()];
-            proxy.set(link);
+            let behind = (number + round) % proxies.len();
+            crowd.kept_by(behind).await;
+            let before = crowd.so_far().lost;
+            proxies[behind].set(link);
             tokio::time::sleep(time).await;
-            proxy.set(Link::Up);
-            proxy.cut();
-            tokio::time::sleep(TIMEOUT / 6).await;
+            assert!(time < TIMEOUT || crowd.so_far().lost > before, "{link:?}: nothing was tried");
+            proxies[behind].set(Link::Up);
+            proxies[behind].cut();
+            crowd.goes_on().await;
         }
     }
-    tasks.shutdown().await;
-    let summary = history.check().unwrap();
+    let summary = crowd.end().await;
     assert!(summary.acquired > 100, "{summary:?}");
 }

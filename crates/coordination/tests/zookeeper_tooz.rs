@@ -17,6 +17,7 @@ use common::zookeeper::{LONG, admin, coordinator, eventually, parents, request};
 use scoria_coordination::{Coordinator, Error, Health, Mode, Options};
 use scoria_runtime::Tasks;
 use scoria_testkit::ZooKeeper;
+use zookeeper_client::{Acl, Client};
 
 /// The session timeout of both kinds.
 fn url(server: &ZooKeeper) -> String {
@@ -255,4 +256,57 @@ async fn with_a_password_only_those_who_know_it_get_in() {
     eventually("a session", || async { matches!(stranger.health(), Health::Up) }).await;
     let error = once(&stranger, "of-ours").await.unwrap_err().to_string();
     assert!(error.contains("another user and password") && !error.contains("wrong"), "{error}");
+}
+
+/// The access to each node on the way to the only contender for `a`.
+async fn access(admin: &Client, namespace: &str) -> Vec<Vec<Acl>> {
+    let parent = format!("/{namespace}/locks/cinder-a");
+    let contender = admin.list_children(&parent).await.unwrap().pop().unwrap();
+    let mut all = Vec::new();
+    for node in [&format!("/{namespace}"), &format!("/{namespace}/locks"), &parent, &format!("{parent}/{contender}")] {
+        all.push(admin.get_acl(node).await.unwrap().0);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_make_nodes_with_the_same_access() {
+    let server = ZooKeeper::start().await.unwrap();
+    let admin = Client::connector().with_auth("digest", b"cinder:secret");
+    let admin = admin.connect(&format!("127.0.0.1:{}", server.port())).await.unwrap();
+    for (user, scheme) in [("", "world"), ("cinder:secret@", "digest")] {
+        let namespaces = [format!("python-{scheme}"), format!("ours-{scheme}")];
+        let in_namespace = |namespace| format!("zookeeper://{user}127.0.0.1:{}?namespace={namespace}", server.port());
+        let [of_python, of_ours] = namespaces.each_ref().map(in_namespace);
+        let mut python = Peer::python(&of_python, &["hold", "a"]);
+        let held = soon(&coordinator(&of_ours).await, "a").await;
+        python.says(&["held"]);
+        let of_ours = access(&admin, &namespaces[1]).await;
+        assert_eq!(of_ours, access(&admin, &namespaces[0]).await);
+        assert_eq!(of_ours[0][0].scheme(), scheme);
+        held.release().await.unwrap();
+        python.let_go();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_url_says_both_go_to_the_same_place() {
+    let server = ZooKeeper::start().await.unwrap();
+    let at = format!("127.0.0.1:{}", server.port());
+    for (url, locks) in [
+        (format!("kazoo://{at}?timeout=4"), "/tooz/locks"),
+        (format!("zookeeper://{at}?timeout=4&namespace=rack&hosts={at}/cloud"), "/cloud/rack/locks"),
+    ] {
+        let mut python = Peer::python(&url, &["hold", "a"]);
+        python.says(&["held"]);
+        let ours = coordinator(&url).await;
+        assert!(matches!(once(&ours, "a").await, Err(Error::Busy { .. })), "{url}");
+        python.let_go();
+        let held = soon(&ours, "a").await;
+        let nodes = server.ephemerals().unwrap();
+        assert!(nodes.iter().any(|node| node.starts_with(&format!("{locks}/cinder-a/"))), "{url}: {nodes:?}");
+        assert_eq!(python_tries(&url, "a"), "busy", "{url}");
+        held.release().await.unwrap();
+        ours.close().await;
+    }
 }

@@ -1,5 +1,7 @@
 //! etcd: a server, or a cluster of several members.
 
+mod links;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use self::links::Links;
+use crate::faults::Link;
 use crate::process::START_TIMEOUT;
 use crate::{Process, free_port, program, wait_until};
 
@@ -25,6 +29,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Etcd {
     members: Vec<Member>,
+    links: Option<Links>,
     tls: Option<Tls>,
     /// Without waiting for the disk.
     unsynced: bool,
@@ -82,18 +87,36 @@ impl Etcd {
         Self::members(members, None, false).await
     }
 
+    /// Starts a cluster of so many members that reach each other through links that fail on demand.
+    ///
+    /// # Errors
+    /// As [`Etcd::start`].
+    pub async fn cluster_with_links(members: usize) -> Result<Self> {
+        let mut cluster = Self::prepared(members, None, false)?;
+        let ports: Vec<_> = cluster.members.iter().map(|member| member.peer_port).collect();
+        cluster.links = Some(Links::start(cluster.dir.path(), &ports)?);
+        cluster.launched().await
+    }
+
     async fn members(members: usize, tls: Option<Tls>, unsynced: bool) -> Result<Self> {
+        Self::prepared(members, tls, unsynced)?.launched().await
+    }
+
+    fn prepared(members: usize, tls: Option<Tls>, unsynced: bool) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("scoria-etcd-").tempdir()?;
         let member = |_| Ok(Member { port: free_port()?, peer_port: free_port()?, process: None });
         let members = (0..members).map(member).collect::<Result<_>>()?;
-        let mut cluster = Self { members, tls, unsynced, dir };
-        for index in 0..cluster.members.len() {
-            cluster.spawn(index)?;
+        Ok(Self { members, links: None, tls, unsynced, dir })
+    }
+
+    async fn launched(mut self) -> Result<Self> {
+        for index in 0..self.members.len() {
+            self.spawn(index)?;
         }
-        for index in 0..cluster.members.len() {
-            cluster.ready(index).await?;
+        for index in 0..self.members.len() {
+            self.ready(index).await?;
         }
-        Ok(cluster)
+        Ok(self)
     }
 
     /// Its URL for tooz, `etcd3+http://127.0.0.1:PORT`; of the first member.
@@ -164,6 +187,16 @@ impl Etcd {
     /// The member does not answer.
     pub async fn keys(&self) -> Result<Vec<String>> {
         Ok(self.contents().await?.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// The revision that made a key.
+    ///
+    /// # Errors
+    /// The member does not answer, or the key is not there.
+    pub async fn made_at(&self, key: &str) -> Result<u64> {
+        let found = self.ask(0, "kv/range", &json!({ "key": STANDARD.encode(key) })).await?;
+        let revision = found["kvs"][0]["create_revision"].as_str().with_context(|| format!("no key {key}"))?;
+        Ok(revision.parse()?)
     }
 
     /// Removes a key, as an administrator would. False when it was not there.
@@ -269,6 +302,15 @@ impl Etcd {
         self.signal(member, Signal::SIGCONT)
     }
 
+    /// What a member's links to all the others do, in both directions. Clients still reach all of them.
+    ///
+    /// # Errors
+    /// The cluster was started without links.
+    pub fn one_to_others(&self, member: usize, link: Link) -> Result<()> {
+        self.links.as_ref().context("this etcd was started without links")?.set(member, link);
+        Ok(())
+    }
+
     fn signal(&mut self, member: usize, signal: Signal) -> Result<()> {
         self.members[member].process.as_mut().context("this member of etcd was killed")?.signal(signal)
     }
@@ -276,9 +318,15 @@ impl Etcd {
     fn spawn(&mut self, index: usize) -> Result<()> {
         let Member { port, peer_port, .. } = self.members[index];
         let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
-        let peers = self.members.iter().enumerate();
-        let peers: Vec<_> = peers.map(|(n, other)| format!("m{n}=http://127.0.0.1:{}", other.peer_port)).collect();
+        let known_as = |member: usize| match self.links {
+            Some(_) => links::url(member),
+            None => format!("http://127.0.0.1:{}", self.members[member].peer_port),
+        };
+        let peers: Vec<_> = (0..self.members.len()).map(|n| format!("m{n}={}", known_as(n))).collect();
         let mut command = Command::new(program("etcd", PACKAGE)?);
+        if self.links.is_some() {
+            command.current_dir(links::working_directory(self.dir.path(), index));
+        }
         command.args(["--name", &format!("m{index}"), "--data-dir"]).arg(self.dir.path().join(format!("m{index}")));
         let mut listen = client.clone();
         if let (0, Some(Tls { port, certificates })) = (index, &self.tls) {
@@ -291,7 +339,7 @@ impl Etcd {
             command.arg("--client-cert-auth");
         }
         command.args(["--listen-client-urls", &listen, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &known_as(index)]);
         command.args(["--initial-cluster", &peers.join(","), "--logger", "zap", "--log-level", "warn"]);
         command.args(self.unsynced.then_some(UNSYNCED));
         // The environment of whoever runs the tests is none of the server's business.
@@ -307,6 +355,27 @@ impl Etcd {
         let Member { port, process, .. } = &mut self.members[index];
         let process = process.as_mut().context("this member of etcd was killed")?;
         process.ready("answer", START_TIMEOUT, async || is_healthy(*port).await).await
+    }
+
+    /// Waits until all members follow the same leader: one that was cut off may upset the others first.
+    ///
+    /// # Errors
+    /// They do not in good time.
+    pub async fn agreed(&self) -> Result<()> {
+        let led_by = async |member| {
+            let status = self.ask(member, "maintenance/status", &json!({})).await.unwrap_or_default();
+            (status["leader"].clone(), status["raftTerm"].clone())
+        };
+        wait_until("the members of etcd agree", START_TIMEOUT, async || {
+            let first = led_by(0).await;
+            for member in 1..self.members.len() {
+                if led_by(member).await != first {
+                    return false;
+                }
+            }
+            first.0.is_string()
+        })
+        .await
     }
 
     /// Waits until all members that run answer, which takes a leader.
