@@ -69,16 +69,19 @@ impl<C: Connection> Link<C> {
     {
         let supervised = async {
             let mut backoff = Backoff::new(options.initial_reconnect_backoff, options.max_reconnect_backoff);
-            let mut reconnecting = false;
+            let mut again = false;
             let mut attempt = 0_u32;
             loop {
                 match connect().await {
                     Ok(connection) => {
-                        if reconnecting {
-                            ::metrics::counter!(metrics::RECONNECTS_TOTAL, metrics::BACKEND => self.kind).increment(1);
+                        if again {
+                            metrics::reconnected(self.kind);
+                        }
+                        // The Python services say so of a first connection that took several tries too.
+                        if again || attempt > 0 {
                             tracing::info!("Reconnected to coordination backend.");
                         }
-                        (attempt, reconnecting) = (0, true);
+                        (attempt, again) = (0, true);
                         backoff.reset();
                         let connection = Arc::new(connection);
                         self.state.send_replace(State::Up(connection.clone()));
@@ -89,7 +92,6 @@ impl<C: Connection> Link<C> {
                     }
                     Err(error) => {
                         attempt += 1;
-                        reconnecting = true;
                         let wait = backoff.next_wait();
                         tracing::warn!(
                             %error,
@@ -136,6 +138,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_made_anew_until_it_is_stopped() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let _measured = ::metrics::set_default_local_recorder(&recorder);
+        let reconnects = || {
+            let text = recorder.handle().render();
+            let count =
+                text.lines().find_map(|line| line.strip_prefix("scoria_lock_reconnects_total{backend=\"test\"} "));
+            count.map(str::to_owned)
+        };
         let link = Arc::new(Link::<Fragile>::new("test"));
         let (tries, stop) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
         assert!(link.ready(WaitPolicy::No).await.is_err());
@@ -151,11 +161,13 @@ mod tests {
         let wait = WaitPolicy::Until(Deadline::after(Duration::from_secs(100)));
         let first = link.ready(wait).await.unwrap();
         assert_eq!((link.health(), tries.load(Ordering::SeqCst)), (Health::Up, 3));
+        assert_eq!(reconnects(), None, "a first connection is none that was lost");
         first.0.cancel();
         tokio::task::yield_now().await;
         assert!(matches!(link.current(), Err(Error::Unavailable(_))));
         let second = link.ready(wait).await.unwrap();
         assert!(!second.0.is_cancelled());
+        assert_eq!(reconnects().as_deref(), Some("1"));
         stop.cancel();
         supervisor.await.unwrap();
         assert_eq!(link.health(), Health::Down("closed".to_owned()));

@@ -66,6 +66,7 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
     };
     let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
     scoria_manager::describe_metrics();
+    scoria_coordination::metrics::describe();
     if config.scoria.standalone {
         std::fs::create_dir_all(&config.default.state_path)
             .with_context(|| format!("state_path {}", config.default.state_path.display()))?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -29,6 +30,14 @@ impl Place {
         let place = Self::new();
         let text = std::fs::read_to_string(&place.conf).unwrap();
         std::fs::write(&place.conf, format!("{text}[coordination]\nbackend_url = {backend_url}\n")).unwrap();
+        place
+    }
+
+    /// With the locks of a table in this database.
+    pub(crate) fn in_table(connection: &str, lock_timeout: Duration) -> Self {
+        let timeout = lock_timeout.as_secs();
+        let place = Self::on(&format!("database://?lock_timeout={timeout}\n[database]\nconnection = {connection}"));
+        assert_eq!(scoria(&["--config-file", &place.conf, "db", "sync"]).code, Some(0));
         place
     }
 
@@ -91,6 +100,8 @@ impl Drop for Holder {
     fn drop(&mut self) {
         if self.child.is_some() {
             self.signal(Signal::SIGTERM);
+            // It may have been stopped.
+            self.signal(Signal::SIGCONT);
             self.end();
         }
     }

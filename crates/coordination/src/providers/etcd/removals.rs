@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 
 use super::endpoints::{Endpoints, Failure, Watch};
 use super::wire::Watched;
+use crate::metrics;
 
 /// How many past removals are remembered, for those who ask a little late.
 const REMEMBERED: usize = 1024;
@@ -132,19 +133,26 @@ impl Removals {
         self.wake_all();
     }
 
-    /// Follows for ever, by way of whichever endpoint is current.
-    pub(super) async fn follow(&self, endpoints: &Endpoints, mut stream: Watch) {
+    /// Follows for ever, by way of whichever endpoint is current. A stream that broke, or moved, was on a connection that was lost.
+    pub(super) async fn follow(&self, kind: &'static str, endpoints: &Endpoints, mut stream: Watch) {
         let mut changes = endpoints.changes();
         loop {
+            let mut reconnects = false;
             let why = loop {
                 tokio::select! {
                     biased;
-                    _ = changes.changed() => break "another endpoint or connection".to_owned(),
+                    _ = changes.changed() => {
+                        reconnects = true;
+                        break "another endpoint or connection".to_owned();
+                    }
                     message = tokio::time::timeout(SILENCE, stream.next()) => match message {
                         Err(_) => break "it was silent for long".to_owned(),
                         Ok(Ok(message)) if message.canceled => break self.canceled(&message),
                         Ok(Ok(message)) => self.note(message),
-                        Ok(Err(why)) => break why,
+                        Ok(Err(why)) => {
+                            reconnects = true;
+                            break why;
+                        }
                     },
                 }
             };
@@ -162,6 +170,9 @@ impl Removals {
                     }
                 }
             };
+            if reconnects {
+                metrics::reconnected(kind);
+            }
         }
     }
 

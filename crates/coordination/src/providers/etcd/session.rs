@@ -46,6 +46,7 @@ pub(super) struct Client {
 /// A lease of etcd that is kept alive.
 #[derive(Debug)]
 pub(super) struct EtcdSession {
+    kind: &'static str,
     /// Rises with each session.
     pub(super) generation: u64,
     /// Its id at etcd.
@@ -193,6 +194,7 @@ impl Making {
             }
         };
         let session = EtcdSession {
+            kind: self.client.kind,
             generation: self.generation.fetch_add(1, Ordering::SeqCst) + 1,
             id,
             lease: Lease::until(sent + time_to_live - margin(time_to_live)),
@@ -360,7 +362,7 @@ impl Connection for EtcdSession {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
         let following = async {
             if let Some(stream) = stream {
-                self.removals.follow(&self.endpoints, stream).await;
+                self.removals.follow(self.kind, &self.endpoints, stream).await;
             }
         };
         let living = async { tokio::join!(self.beats(), following) };

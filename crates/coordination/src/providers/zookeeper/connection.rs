@@ -9,7 +9,7 @@ use zookeeper_client::{Acls, Client, CreateMode, Error as ZkError, MultiWriteErr
 use super::settings::Settings;
 use crate::lease::Lease;
 use crate::link::Connection;
-use crate::{Error, Health};
+use crate::{Error, Health, metrics};
 
 /// A beat comes at least so often in a session timeout. A follower tells the leader of its sessions every half tick, and a
 /// timeout is at least two ticks: a quarter and a twelfth of it are the third that [`good_for`] leaves.
@@ -124,12 +124,15 @@ impl ZooKeeper {
         }
     }
 
-    /// Once the client has given the session up.
+    /// Once the client has given the session up. Until then it connects again by itself, which is counted.
     async fn terminated(&self) -> SessionState {
         let mut states = self.client.state_watcher();
         let mut state = states.state();
         while !state.is_terminated() {
             state = states.changed().await;
+            if state == SessionState::SyncConnected {
+                metrics::reconnected("zookeeper");
+            }
         }
         state
     }

@@ -1,16 +1,19 @@
-//! A service whose lock service is not there, at the start or later: it is up, says so, takes no work, and begins by itself.
+//! A stand-alone service and the lock service that its configuration names.
+
+mod away;
+mod shown;
 
 use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use scoria_testkit::{Process, Redis, free_port, program, scoria_volume, wait_until};
+use scoria_testkit::{Process, free_port, program, scoria_volume, wait_until};
 use serde_json::{Value, json};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it is watched that nothing happens.
-const WHILE: Duration = Duration::from_secs(2);
+/// The least and the most seconds between two tries to connect.
+const BACKOFF: [f64; 2] = [0.2, 0.8];
 
 /// A stand-alone service with a lock service elsewhere.
 struct Service {
@@ -27,8 +30,10 @@ impl Service {
         let (door, admin) = (free_port().unwrap(), free_port().unwrap());
         let dir = directory.path().display();
         let text = format!(
-            "[DEFAULT]\nstate_path = {dir}\n[coordination]\nbackend_url = {lock_service}\n[local]\nlocal_path = {dir}/volumes\n\
-             [scoria]\napi_listen_port = {door}\nadmin_listen_port = {admin}\n"
+            "[DEFAULT]\nstate_path = {dir}\n[local]\nlocal_path = {dir}/volumes\n\
+             [coordination]\nbackend_url = {lock_service}\ninitial_reconnect_backoff = {}\nmax_reconnect_backoff = {}\n\
+             [scoria]\napi_listen_port = {door}\nadmin_listen_port = {admin}\n",
+            BACKOFF[0], BACKOFF[1]
         );
         let conf = directory.path().join("cinder.conf");
         std::fs::write(&conf, text).unwrap();
@@ -80,48 +85,11 @@ impl Service {
         let answer: Value = reqwest::get(volume).await.unwrap().json().await.unwrap();
         answer["volume"]["status"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
-}
 
-#[tokio::test]
-async fn it_starts_without_its_lock_service_and_works_whenever_there_is_one() {
-    let mut redis = Redis::start().await.unwrap();
-    // Its port is known; nobody listens there yet.
-    redis.kill();
-    let mut service = Service::start(&redis.url());
-    service.wait_for_trouble("no work is taken: locks unavailable").await;
-    assert!(service.log().contains("ready"), "{}", service.log());
-    let first = service.ask_for_volume().await;
-    tokio::time::sleep(WHILE).await;
-    assert_eq!(service.status(&first).await, "creating");
-
-    redis.restart().await.unwrap();
-    service.wait("the volume is there", async || service.status(&first).await == "available").await;
-    service.wait_for_good_health().await;
-
-    // The same when it goes away later.
-    redis.kill();
-    service.wait_for_trouble("no work is taken: locks unavailable").await;
-    let second = service.ask_for_volume().await;
-    tokio::time::sleep(WHILE).await;
-    assert_eq!(service.status(&second).await, "creating");
-    redis.restart().await.unwrap();
-    service.wait("the volume is there", async || service.status(&second).await == "available").await;
-    service.wait_for_good_health().await;
-
-    let log = service.log();
-    let said = |text: &str| log.matches(text).count();
-    assert_eq!(said("locks unavailable"), 2, "once for each time\n{log}");
-    assert_eq!(said("available again, taking work"), 2, "{log}");
-    service.process.signal(Signal::SIGTERM).unwrap();
-    assert!(service.process.wait(PATIENCE).await.unwrap().success());
-}
-
-#[tokio::test]
-async fn one_that_never_had_its_lock_service_can_be_stopped() {
-    let url = format!("redis://127.0.0.1:{}", free_port().unwrap());
-    let mut service = Service::start(&url);
-    service.wait_for_trouble("locks").await;
-    service.process.signal(Signal::SIGTERM).unwrap();
-    let status = service.process.wait(PATIENCE).await.unwrap();
-    assert!(status.success() && service.log().trim_end().ends_with("ended"), "{}", service.log());
+    /// Asks it to end, which it does.
+    async fn ends(mut self) {
+        self.process.signal(Signal::SIGTERM).unwrap();
+        let status = self.process.wait(PATIENCE).await.unwrap();
+        assert!(status.success() && self.log().trim_end().ends_with("ended"), "{}", self.log());
+    }
 }
