@@ -125,6 +125,7 @@ async fn a_stopped_holder_knows_that_it_has_lost(server: Server) {
     held.release().await.unwrap();
 }
 
+/// Makes a test of each case on each of the two servers.
 macro_rules! on_both {
     ($($case:ident)*) => {
         mod mysql {
@@ -142,5 +143,7 @@ macro_rules! on_both {
         }
     };
 }
+
+pub(crate) use on_both;
 
 on_both!(the_server_dies_and_comes_back it_starts_without_the_server a_killed_connection_is_noticed_at_once links_fail a_stopped_holder_knows_that_it_has_lost);

@@ -2,10 +2,15 @@
 
 mod conformance;
 mod faults;
+#[path = "../common/history.rs"]
+mod history;
+#[path = "../common/log.rs"]
+mod log;
 #[path = "../common/peer.rs"]
 mod peer;
 mod peers;
 mod shared_keys;
+mod silence;
 mod tooz;
 
 use std::sync::Arc;
@@ -78,6 +83,9 @@ fn postgres_locks(name: &str) -> String {
     )
 }
 
+/// How long the server keeps the connection of a holder that says nothing.
+const SESSION: Duration = Duration::from_secs(3);
+
 /// One of the two servers, the test's own.
 enum Server {
     MySql(MariaDb),
@@ -136,6 +144,21 @@ impl Server {
         match self {
             Self::MySql(server) => server.kill().unwrap(),
             Self::Postgres(server) => server.kill().unwrap(),
+        }
+    }
+
+    /// It stands still with its connections.
+    fn pause(&mut self) {
+        match self {
+            Self::MySql(server) => server.pause().unwrap(),
+            Self::Postgres(server) => server.pause().unwrap(),
+        }
+    }
+
+    fn resume(&mut self) {
+        match self {
+            Self::MySql(server) => server.resume().unwrap(),
+            Self::Postgres(server) => server.resume().unwrap(),
         }
     }
 

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use md5::{Digest, Md5};
-use scoria_coordination::{Error, LockRequest, Owner, WaitPolicy};
+use scoria_coordination::{Error, LockRequest, Options, Owner, WaitPolicy, providers};
 
+use crate::log::Log;
 use crate::{Server, coordinator, once, soon};
 
 /// Two names with the same two bytes of MD5.
@@ -61,4 +62,16 @@ async fn mysql_refuses_what_is_too_long_and_shares_what_differs_by_case() {
     let error = once(&one, &long).await.unwrap_err();
     assert!(matches!(&error, Error::Name { name, .. } if *name == long), "{error}");
     soon(&one, &long[1..]).await.release().await.unwrap();
+}
+
+/// There need not be a server for it.
+#[tokio::test]
+async fn a_warning_says_how_few_locks_postgresql_has_and_what_has_more() {
+    let (log, _logging) = Log::begin();
+    providers::open("postgresql://u:hush@localhost:1/scoria", &Options::default()).await.unwrap();
+    let said = log.said();
+    for word in ["WARN", "65,536 locks", "unrelated operations may wait for each other", "database://"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(!said.contains("hush"), "{said}");
 }

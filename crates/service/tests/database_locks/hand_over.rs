@@ -72,7 +72,7 @@ async fn a_waiter_that_gave_up_is_handed_nothing() {
     let dropped = tokio::time::timeout(LINED_UP, within(&three, "a", SOON)).await;
     assert!(dropped.is_err());
     let line = "SELECT COUNT(*) FROM scoria_locks WHERE waiting <> '{}'";
-    until("nobody in line", || place.sql(line).unwrap().trim() == "0").await;
+    until("nobody in line", || place.sql(line).trim() == "0").await;
     held.release().await.unwrap();
     once(&ours, "a").await.expect("free").release().await.unwrap();
 }
@@ -85,7 +85,7 @@ async fn a_killed_waiter_is_passed_over() {
     let held = soon(&ours, "a").await;
     let dead = Peer::start(&place.url, URL, "hold a");
     let line = "SELECT COUNT(*) FROM scoria_locks, jsonb_each(waiting)";
-    until("in line", || place.sql(line).unwrap().trim() == "1").await;
+    until("in line", || place.sql(line).trim() == "1").await;
     drop(dead);
     let waiting = Tasks::new().spawn("waiter", async move { within(&other, "a", LONG).await });
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -105,7 +105,7 @@ async fn a_message_that_nobody_heard_costs_one_look() {
     tokio::time::sleep(LINED_UP).await;
     // Nobody listens from here on for half a second.
     let ended = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pg_terminate_backend(pid)";
-    assert_eq!(place.sql(ended).unwrap().trim(), "1");
+    assert_eq!(place.sql(ended).trim(), "1");
     held.release().await.unwrap();
     assert_eq!(holder(&place).await.as_deref(), Some("two"));
     let since = Instant::now();

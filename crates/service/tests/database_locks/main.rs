@@ -2,9 +2,16 @@
 //! Galera cluster) and PostgreSQL.
 
 mod conformance;
+mod crowd;
+mod deleted;
 mod faults;
 mod galera;
+mod galera_faults;
 mod hand_over;
+#[path = "../../../coordination/tests/common/history.rs"]
+mod history;
+mod looks;
+mod losses;
 mod peers;
 mod place;
 

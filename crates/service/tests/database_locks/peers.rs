@@ -22,6 +22,10 @@ impl Peer {
     pub(crate) fn start(url: &str, backend_url: &str, order: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "peers::child", "--nocapture"]).env(CHILD, format!("{url} {backend_url} {order}"));
+        Self::spawn(command)
+    }
+
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         Self { child, input, output }
