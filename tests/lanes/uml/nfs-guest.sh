@@ -21,7 +21,7 @@ mount -t nfsd nfsd /proc/fs/nfsd
 mkdir -p /disk
 # The disk goes with the guest: a journal and barriers would only cost time.
 mkfs.ext4 -q -F -O ^has_journal /dev/ubda && mount -o nobarrier /dev/ubda /disk && mkdir -m 777 /disk/export || die "no disk to export"
-echo 10 >/proc/fs/nfsd/nfsv4leasetime
+echo "${SCORIA_NFS_LEASE:-10}" >/proc/fs/nfsd/nfsv4leasetime
 echo 10 >/proc/fs/nfsd/nfsv4gracetime
 rpc.mountd --no-nfs-version 2 || die "no rpc.mountd"
 exportfs -o rw,no_root_squash,insecure,no_subtree_check,fsid=0 '*:/disk/export' || die "cannot export"

@@ -10,10 +10,11 @@ use nix::libc;
 
 use crate::Mode;
 
-/// Opens a lock file as Python does, appending and never truncating, but for reading as well: read locks need that.
+/// Opens a lock file as Python does, appending and never truncating, and for reading only where read locks need that: an NFS
+/// server delegates a file to a host that reads it, and when such a host has died, nobody can open the file for a lease.
 /// Its mode is 0666 less the umask.
-pub(super) fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).open(path)
+pub(super) fn open(path: &Path, mode: Mode) -> io::Result<File> {
+    OpenOptions::new().read(mode == Mode::Shared).append(true).create(true).open(path)
 }
 
 /// Tries to lock the whole file; false when somebody is in the way. Doing it again for a lock that is held asks the
@@ -69,11 +70,11 @@ mod tests {
     fn two_descriptors_of_one_process_exclude_each_other_and_readers_do_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cinder-a");
-        let (one, two) = (open(&path).unwrap(), open(&path).unwrap());
+        let (one, two) = (open(&path, Mode::Shared).unwrap(), open(&path, Mode::Shared).unwrap());
         assert!(try_lock(&one, Mode::Exclusive).unwrap());
         assert!(try_lock(&one, Mode::Exclusive).unwrap(), "asking again for what we hold");
         assert!(!try_lock(&two, Mode::Shared).unwrap());
-        drop(open(&path).unwrap());
+        drop(open(&path, Mode::Shared).unwrap());
         assert!(!try_lock(&two, Mode::Exclusive).unwrap(), "closing another descriptor must not free the lock");
         unlock(&one).unwrap();
         assert!(try_lock(&two, Mode::Shared).unwrap());
@@ -85,11 +86,11 @@ mod tests {
     fn a_removed_or_replaced_file_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cinder-a");
-        let file = open(&path).unwrap();
+        let file = open(&path, Mode::Exclusive).unwrap();
         assert!(is_at(&file, &path).unwrap());
         std::fs::remove_file(&path).unwrap();
         assert!(!is_at(&file, &path).unwrap());
-        let _other = open(&path).unwrap();
+        let _other = open(&path, Mode::Exclusive).unwrap();
         assert!(!is_at(&file, &path).unwrap());
     }
 }

@@ -55,7 +55,8 @@ impl Register {
         std::fs::create_dir_all(&registers)?;
         loop {
             let path = registers.join(uuid::Uuid::new_v4().to_string());
-            let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+            // Not for reading, as lock files.
+            let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
             // Somebody who removes stale registers may have come between making and locking it.
             if lock_file::try_lock(&file, Mode::Exclusive)? && lock_file::is_at(&file, &path)? {
                 let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());

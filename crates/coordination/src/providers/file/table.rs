@@ -86,7 +86,7 @@ impl Table {
             let entry = entry?;
             if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) && entry.file_type()?.is_file() {
                 let path = entry.path();
-                let file = lock_file::open(&path)?;
+                let file = lock_file::open(&path, Mode::Exclusive)?;
                 if lock_file::try_lock(&file, Mode::Exclusive)? && lock_file::is_at(&file, &path)? {
                     std::fs::remove_file(&path)?;
                 }
@@ -106,7 +106,7 @@ impl Table {
         let outcome = (0..REPLACED).find_map(|_| {
             let attempt = match file.take() {
                 Some(file) => Ok(file),
-                None => self.open_file(&path),
+                None => self.open_file(&path, wanted.mode),
             };
             let attempt = attempt.and_then(|file| match lock_file::try_lock(&file, wanted.mode)? {
                 true if !lock_file::is_at(&file, &path)? => Ok(None),
@@ -138,11 +138,11 @@ impl Table {
     }
 
     /// Opens a lock file, making the directory again if somebody has removed it.
-    fn open_file(&self, path: &std::path::Path) -> io::Result<File> {
-        lock_file::open(path).or_else(|error| match error.kind() {
+    fn open_file(&self, path: &std::path::Path, mode: Mode) -> io::Result<File> {
+        lock_file::open(path, mode).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(&self.directory)?;
-                lock_file::open(path)
+                lock_file::open(path, mode)
             }
             _ => Err(error),
         })
@@ -188,7 +188,9 @@ impl Table {
                 open.lost.cancel();
             }
         }
-        std::fs::metadata(&self.directory).err().map(|error| self.failed("cannot be read", &error).to_string())
+        // What is known of a directory on a server may be remembered here; opening it asks the server.
+        let opened = File::open(&self.directory);
+        opened.err().map(|error| self.failed("cannot be read", &error).to_string())
     }
 
     /// Gives everything back.

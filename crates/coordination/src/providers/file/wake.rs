@@ -130,12 +130,13 @@ mod tests {
 
     use super::super::lock_file;
     use super::*;
+    use crate::Mode;
 
     #[tokio::test]
     async fn closing_and_removing_are_told_and_opening_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cinder-a");
-        let open = || lock_file::open(&path).unwrap();
+        let open = || lock_file::open(&path, Mode::Exclusive).unwrap();
         let (held, wakes) = (open(), Wakes::default());
         let (mut one, mut two) = (wakes.on(&path).unwrap(), wakes.on(&path).unwrap());
         let other = open();

@@ -1,35 +1,22 @@
-//! The fence on real NFS mounts, inside user-mode Linux: who dies, and what his lock does to the others. (The drivers' suite on
-//! such mounts is in `real_nfs.rs`.)
-//!
-//! A test runs its own program again inside a guest, for the same test; the environment tells it which part it has there.
+//! The fence: who dies, and what his lock does to the others.
 
-use std::io::{BufRead, BufReader};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use scoria_drivers::{ErrorKind, NfsDriver, NfsOptions, VolumeDriver, Work};
-use scoria_model::{Snapshot, SnapshotId, Volume, VolumeId, VolumeStatus};
+use scoria_model::{Snapshot, SnapshotId, Volume, VolumeStatus};
 use scoria_runtime::{Deadline, Executor};
-use scoria_testkit::{mount_point, repository};
+use scoria_testkit::mount_point;
 
-const PART: &str = "SCORIA_TEST_PART";
-const VOLUME: &str = "SCORIA_TEST_VOLUME";
+use crate::network::{Network, PART, VOLUME, announce, block_on, env, exported};
+
 /// A directory on the share that is the driver's share.
 const DIRECTORY: &str = "fence";
-
-fn env(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"))
-}
 
 /// One service's driver, on a mount of its own.
 struct Service {
@@ -88,10 +75,6 @@ fn slow_qemu_img(tools: &Path, seconds: u32) -> String {
     std::fs::write(&tool, script).unwrap();
     std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
     format!("{}:{}", tools.display(), env("PATH"))
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(work)
 }
 
 /// Creates the volume and starts this program again, on this host, as a service that takes a snapshot of it; returns when its
@@ -165,91 +148,10 @@ fn a_child_keeps_its_killed_services_lock(version: &str, test: &str) {
 
 /// The server's part: says what to mount; the answer is the share as the server itself sees it.
 fn serve() -> PathBuf {
-    let share = Path::new(&env("SCORIA_NFS_DIRECTORY")).join(DIRECTORY);
+    let share = exported().join(DIRECTORY);
     std::fs::create_dir(&share).unwrap();
-    println!("serving {} {}", env("SCORIA_NFS_SHARE"), env("SCORIA_NFS_OPTIONS"));
+    announce();
     share
-}
-
-/// A cable between two guests: the server, and one client after the other.
-struct Network<'a> {
-    test: &'a str,
-    volume: VolumeId,
-    at_server: UnixDatagram,
-    at_client: UnixDatagram,
-}
-
-impl<'a> Network<'a> {
-    fn new(test: &'a str) -> Self {
-        let (at_server, at_client) = UnixDatagram::pair().unwrap();
-        Self { test, volume: VolumeId::random(), at_server, at_client }
-    }
-
-    fn server(&self, version: &str, part: &str) -> Guest {
-        Guest::start(&mut self.lane("1", version, part), &self.at_server)
-    }
-
-    fn client(&self, number: &str, part: &str, server: &mut Guest) -> Guest {
-        let mut lane = self.lane(number, "client", part);
-        let (share, options) = server.serves();
-        Guest::start(lane.env("SCORIA_NFS_SHARE", share).env("SCORIA_NFS_OPTIONS", options), &self.at_client)
-    }
-
-    /// `nfs-run.sh` with the command that plays a part of this test in the guest.
-    fn lane(&self, number: &str, role: &str, part: &str) -> Command {
-        let mut lane = Command::new(repository().join("tests/lanes/uml/nfs-run.sh"));
-        lane.args(["-n", number, role, "--"]).arg(std::env::current_exe().unwrap());
-        lane.args(["--exact", self.test, "--nocapture"]).env(PART, part).env(VOLUME, self.volume.as_str());
-        lane.env("SCORIA_UML_TIMEOUT", "300");
-        lane
-    }
-}
-
-/// A running guest. It loses its power when this is dropped.
-struct Guest {
-    boot: Child,
-    lines: BufReader<ChildStdout>,
-    /// What the server said to mount, with which options.
-    serves: Option<(String, String)>,
-}
-
-impl Guest {
-    fn start(lane: &mut Command, cable: &UnixDatagram) -> Self {
-        let cable = OwnedFd::from(cable.try_clone().unwrap());
-        let mut boot = lane.stdin(cable).stdout(Stdio::piped()).process_group(0).spawn().unwrap();
-        let lines = BufReader::new(boot.stdout.take().unwrap());
-        Self { boot, lines, serves: None }
-    }
-
-    fn serves(&mut self) -> (String, String) {
-        if self.serves.is_none() {
-            let line = self.says("serving ");
-            self.serves = line.split_once(' ').map(|(share, options)| (share.to_owned(), options.to_owned()));
-        }
-        self.serves.clone().unwrap()
-    }
-
-    /// What follows `marker` on the first line that has it.
-    fn says(&mut self, marker: &str) -> String {
-        let mut line = String::new();
-        while self.lines.read_line(&mut line).unwrap() > 0 {
-            print!("{line}");
-            if let Some((_, rest)) = line.split_once(marker) {
-                return rest.trim().to_owned();
-            }
-            line.clear();
-        }
-        panic!("the guest has ended without saying {marker:?}");
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let group = Pid::from_raw(self.boot.id().try_into().unwrap());
-        // Gone already is fine.
-        let _ = killpg(group, Signal::SIGTERM);
-        drop(self.boot.wait());
-    }
 }
 
 /// A host dies while it holds the fence. On NFS 4 its lock goes with its lease, on NFS 3 it stays for good and must not be
@@ -310,25 +212,25 @@ fn is_locked(path: &Path) -> bool {
 
 #[test]
 fn nfs_3_a_child_keeps_its_killed_services_lock() {
-    a_child_keeps_its_killed_services_lock("3", "nfs_3_a_child_keeps_its_killed_services_lock");
+    a_child_keeps_its_killed_services_lock("3", "fence::nfs_3_a_child_keeps_its_killed_services_lock");
 }
 
 #[test]
 fn nfs_4_0_a_child_keeps_its_killed_services_lock() {
-    a_child_keeps_its_killed_services_lock("4.0", "nfs_4_0_a_child_keeps_its_killed_services_lock");
+    a_child_keeps_its_killed_services_lock("4.0", "fence::nfs_4_0_a_child_keeps_its_killed_services_lock");
 }
 
 #[test]
 fn nfs_4_2_a_child_keeps_its_killed_services_lock() {
-    a_child_keeps_its_killed_services_lock("4.2", "nfs_4_2_a_child_keeps_its_killed_services_lock");
+    a_child_keeps_its_killed_services_lock("4.2", "fence::nfs_4_2_a_child_keeps_its_killed_services_lock");
 }
 
 #[test]
 fn nfs_3_a_dead_host_stops_nobody() {
-    a_dead_host_stops_nobody("3", "nfs_3_a_dead_host_stops_nobody");
+    a_dead_host_stops_nobody("3", "fence::nfs_3_a_dead_host_stops_nobody");
 }
 
 #[test]
 fn nfs_4_2_a_dead_host_stops_nobody() {
-    a_dead_host_stops_nobody("4.2", "nfs_4_2_a_dead_host_stops_nobody");
+    a_dead_host_stops_nobody("4.2", "fence::nfs_4_2_a_dead_host_stops_nobody");
 }
