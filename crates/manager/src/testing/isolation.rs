@@ -36,7 +36,7 @@ async fn heartbeats(world: &World) -> i64 {
 }
 
 #[tokio::test]
-async fn lock_service_no_work_is_taken_no_heartbeat_sent_and_both_come_back() {
+async fn without_locks_no_work_is_taken_no_heartbeat_sent_and_both_come_back() {
     let (log, _capturing) = Log::capture();
     let world = World::with(hasty).await;
     let transport = serve(&world).await;

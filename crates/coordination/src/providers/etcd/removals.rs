@@ -137,22 +137,15 @@ impl Removals {
     pub(super) async fn follow(&self, kind: &'static str, endpoints: &Endpoints, mut stream: Watch) {
         let mut changes = endpoints.changes();
         loop {
-            let mut reconnects = false;
-            let why = loop {
+            let (why, reconnects) = loop {
                 tokio::select! {
                     biased;
-                    _ = changes.changed() => {
-                        reconnects = true;
-                        break "another endpoint or connection".to_owned();
-                    }
+                    _ = changes.changed() => break ("another endpoint or connection".to_owned(), true),
                     message = tokio::time::timeout(SILENCE, stream.next()) => match message {
-                        Err(_) => break "it was silent for long".to_owned(),
-                        Ok(Ok(message)) if message.canceled => break self.canceled(&message),
+                        Err(_) => break ("it was silent for long".to_owned(), false),
+                        Ok(Ok(message)) if message.canceled => break (self.canceled(&message), false),
                         Ok(Ok(message)) => self.note(message),
-                        Ok(Err(why)) => {
-                            reconnects = true;
-                            break why;
-                        }
+                        Ok(Err(why)) => break (why, true),
                     },
                 }
             };
