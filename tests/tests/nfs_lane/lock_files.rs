@@ -54,6 +54,12 @@ async fn within(locks: &Coordinator, name: &str, seconds: u64) -> Result<LockSet
     acquire(locks, name, WaitPolicy::Until(Deadline::after(Duration::from_secs(seconds)))).await
 }
 
+/// Beside others who read.
+async fn shared(locks: &Coordinator, name: &str) -> LockSet {
+    let wait = WaitPolicy::Until(Deadline::after(Duration::from_secs(100)));
+    locks.acquire(LockRequest::new(Owner::default()).shared(name).wait(wait)).await.unwrap()
+}
+
 /// A tooz process that is to do something with the lock `b`.
 fn python(url: &str, command: &str) -> Peer {
     Peer::script("../../crates/coordination/tests/peer.py", url, &[command, "b"])
@@ -240,6 +246,8 @@ fn who_is_silent_loses_his_locks_before_another_has_them(version: &str, test: &s
         Ok("dead") => block_on(async {
             let locks = locks_in(&mount(""), Scope::Cluster).await;
             let _held = once(&locks, "of the dead").await.unwrap();
+            let _read = shared(&locks, "read by the dead").await;
+            let _read_too = shared(&locks, "read by the dead, too").await;
             Other::connect().tell("holding");
             std::future::pending().await
         }),
@@ -280,11 +288,17 @@ fn who_is_silent_loses_his_locks_before_another_has_them(version: &str, test: &s
                     println!("taken");
                     held
                 };
-                let (one, two) = tokio::join!(take("of the dead"), take("of the cut off"));
-                assert!(!mine.is_lost(), "who is in order has nothing to do with it");
+                // What the dead has open for reading nobody else can open for a while.
+                let (one, two, three, four) = tokio::join!(
+                    take("of the dead"),
+                    take("of the cut off"),
+                    within(&locks, "read by the dead", 100),
+                    shared(&locks, "read by the dead, too"),
+                );
+                assert!(!mine.lost().is_cancelled(), "who is in order has nothing to do with it");
                 let mut back = Other::accept(&listener);
                 back.hear("back");
-                for held in [mine, one, two] {
+                for held in [mine, one, two, three.unwrap(), four] {
                     held.verify().await.unwrap();
                     held.release().await.unwrap();
                 }

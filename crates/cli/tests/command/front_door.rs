@@ -36,13 +36,14 @@ impl Alone {
         let conf = conf.display().to_string();
         let process = spawn(directory.path(), &conf);
         let (endpoint, admin) = (format!("http://127.0.0.1:{door}"), format!("http://127.0.0.1:{admin}"));
-        let alone = Self { directory, conf, endpoint, admin, process };
+        let mut alone = Self { directory, conf, endpoint, admin, process };
         alone.ready();
         alone
     }
 
-    fn ready(&self) {
+    fn ready(&mut self) {
         until("scoria-volume is up", || {
+            assert_eq!(self.process.0.try_wait().unwrap(), None, "scoria-volume has ended");
             scoria(&["--admin", &self.admin, "operations", "list"]).code == Some(0)
                 && self.run(&["volume", "list"]).code != Some(69)
         });
@@ -59,6 +60,15 @@ impl Alone {
     /// The same from the configuration: its database.
     fn in_database(&self, args: &[&str]) -> Value {
         scoria(&[&["--standalone", "--config-file", &self.conf, "--json"], args].concat()).json()
+    }
+}
+
+/// A test that fails shows what the service has logged.
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default());
+        }
     }
 }
 

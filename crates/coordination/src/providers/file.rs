@@ -2,6 +2,7 @@
 //!
 //! Contract: `tooz/drivers/file.py: FileDriver`, `fasteners/process_lock.py: InterProcessLock`.
 
+use std::fs::File;
 use std::future::{pending, ready};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,9 +20,9 @@ use crate::{
     Error, Features, Health, HeldLock, Holder, Listing, Mode, Options, Order, Owner, Provider, Scope, WaitPolicy,
 };
 
-use table::{Table, Wanted};
+use table::{Table, Tried, Wanted};
 use wake::{Wake, Wakes};
-use worker::Worker;
+use worker::{ANSWER_WITHIN, Worker};
 
 mod lock_file;
 mod mount;
@@ -36,6 +37,8 @@ mod worker;
 /// `fasteners/process_lock.py: InterProcessLock.acquire`.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// How often one try starts again because the file was replaced while it was being locked; then it counts as busy.
+const REPLACED: usize = 64;
 /// How long whoever is told that a lock was given back leaves it to those of other processes who have waited longer.
 const HEAD_START: Duration = Duration::from_millis(2);
 
@@ -53,7 +56,6 @@ const HEAD_START: Duration = Duration::from_millis(2);
 /// looking up the path and opening. So lock files are left where they are, as tooz leaves them, unless
 /// [`crate::Options::exclusive_directory`] says that no Python process takes locks here; then they go with the release, and those
 /// of killed holders at the next start.
-///
 ///
 /// Its reach is one machine, or the cluster when the directory is on a network file system whose locks the server keeps.
 /// Within an instance waiters are served in order. What other processes give back the kernel tells on a local file system, while
@@ -143,6 +145,47 @@ impl FileProvider {
 }
 
 impl FileProvider {
+    /// Tries once. Returns what is cancelled when the lock is lost, or nothing when somebody is in the way.
+    async fn try_once(&self, wanted: &Arc<Wanted>, wait: WaitPolicy) -> Result<Option<CancellationToken>, Error> {
+        let mut opened = None;
+        for _ in 0..REPLACED {
+            // What is lost while we wait is none of ours.
+            let lost = self.shared.all().child_token();
+            let (tried, told) = (wanted.clone(), lost.clone());
+            match self.shared.worker.run(move |table| table.try_lock(&tried, opened, told)).await?? {
+                Tried::Held => return Ok(Some(lost)),
+                Tried::Busy => return Ok(None),
+                Tried::NotOpen => opened = Some(self.open_file(wanted, wait).await?),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens the lock file. Whoever may wait for the lock waits for that, too, as long as the directory answers otherwise.
+    async fn open_file(&self, wanted: &Wanted, wait: WaitPolicy) -> Result<File, Error> {
+        let mut opening = self.shared.worker.open(wanted.path.clone(), wanted.mode)?;
+        loop {
+            let answer = tokio::select! {
+                answer = tokio::time::timeout(ANSWER_WITHIN, &mut opening) => answer,
+                () = self.closed.cancelled() => return Err(Error::Closed),
+            };
+            let may_wait = matches!(wait, WaitPolicy::Until(deadline) if !deadline.has_passed());
+            match answer {
+                Ok(Ok(opened)) => return opened.map_err(|error| self.cannot_open(&wanted.name, &error.to_string())),
+                Ok(Err(_)) => return Err(self.cannot_open(&wanted.name, worker::ENDED)),
+                Err(_) if may_wait && self.health() == Health::Up => {}
+                Err(_) => return Err(self.cannot_open(&wanted.name, "no answer; a host that is dead may have it open")),
+            }
+        }
+    }
+
+    fn cannot_open(&self, name: &str, reason: &str) -> Error {
+        Error::Unavailable(format!(
+            "lock directory '{}': '{name}' cannot be opened: {reason}",
+            self.directory.display()
+        ))
+    }
+
     /// Somebody who tells when a lock file is closed, where there is one to be had.
     fn wake(&self, name: &str) -> Option<Wake> {
         self.wakes
@@ -208,16 +251,15 @@ impl Provider for FileProvider {
         if let WaitPolicy::Until(deadline) = wait {
             self.shared.courtesy.stand_back(name, deadline, ready(false), ready(false)).await;
         }
+        let (path, owner) = (self.directory.join(name), owner.clone());
+        let wanted = Arc::new(Wanted { id, name: name.to_owned(), path, mode, owner });
         let mut pause = PAUSE;
         let mut wake = None;
         loop {
             if self.closed.is_cancelled() {
                 return Err(Error::Closed);
             }
-            // Each try has a token of its own: what is lost while we wait is none of ours.
-            let lost = self.shared.all().child_token();
-            let wanted = Wanted { id, name: name.to_owned(), mode, owner: owner.clone(), lost: lost.clone() };
-            if self.shared.worker.run(move |table| table.try_lock(&wanted)).await?? {
+            if let Some(lost) = self.try_once(&wanted, wait).await? {
                 return Ok(Box::new(FileLock { claim, turn, name: name.to_owned(), lost }));
             }
             self.shared.courtesy.seen_others(name);
@@ -375,6 +417,36 @@ mod tests {
     }
 
     crate::conformance_suite!(OnThread(tempfile::tempdir().unwrap()));
+
+    /// On NFS, when a dead host has it open. A pipe does the same that nobody reads.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_cannot_be_opened_yet_holds_up_nobody_else() {
+        let directory = OnThread(tempfile::tempdir().unwrap());
+        let (one, two) = (directory.instance("one").await, directory.instance("two").await);
+        let once = async |name| one.acquire(name, Mode::Exclusive, &Owner::default(), WaitPolicy::No).await;
+        let (pipe, away) = (directory.0.path().join("cinder-a"), directory.0.path().join("away"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let held = once("cinder-b").await.unwrap();
+        let wait = WaitPolicy::Until(scoria_runtime::Deadline::NEVER);
+        let owner = Owner::default();
+        let waits = two.acquire("cinder-a", Mode::Exclusive, &owner, wait);
+        let goes_on = async {
+            let refused = once("cinder-a").await.unwrap_err();
+            held.verify().await.unwrap();
+            assert!(!held.is_lost() && one.health() == Health::Up);
+            once("cinder-c").await.unwrap().release().await.unwrap();
+            std::fs::rename(&pipe, &away).unwrap();
+            File::open(&away).unwrap();
+            refused
+        };
+        let (had, refused) = tokio::join!(waits, goes_on);
+        had.unwrap().verify().await.unwrap();
+        let expected = format!(
+            "lock service unavailable: lock directory '{}': 'cinder-a' cannot be opened: no answer; a host that is dead may have it open",
+            directory.0.path().display()
+        );
+        assert_eq!(refused.to_string(), expected);
+    }
 
     /// Whoever has just given a lock back is always first where nobody leaves room: others got one turn in two hundred.
     #[tokio::test(flavor = "multi_thread")]

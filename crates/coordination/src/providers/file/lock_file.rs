@@ -12,9 +12,16 @@ use crate::Mode;
 
 /// Opens a lock file as Python does, appending and never truncating, and for reading only where read locks need that: an NFS
 /// server delegates a file to a host that reads it, and when such a host has died, nobody can open the file for a lease.
-/// Its mode is 0666 less the umask.
+/// Its mode is 0666 less the umask. The directory is made again if somebody has removed it.
 pub(super) fn open(path: &Path, mode: Mode) -> io::Result<File> {
-    OpenOptions::new().read(mode == Mode::Shared).append(true).create(true).open(path)
+    let open = || OpenOptions::new().read(mode == Mode::Shared).append(true).create(true).open(path);
+    match (open(), path.parent()) {
+        (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(directory)?;
+            open()
+        }
+        (opened, _) => opened,
+    }
 }
 
 /// Tries to lock the whole file; false when somebody is in the way. Doing it again for a lock that is held asks the

@@ -15,18 +15,25 @@ use super::{lock_file, peers};
 use crate::name::{PREFIX, bare};
 use crate::{Error, Holder, Mode, Owner};
 
-/// How often one try starts again because the file was replaced while it was being locked; then it counts as busy.
-const REPLACED: usize = 64;
-
 /// What somebody wants to lock.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) id: u64,
     /// Complete, with the prefix.
     pub(super) name: String,
+    pub(super) path: PathBuf,
     pub(super) mode: Mode,
     pub(super) owner: Owner,
-    pub(super) lost: CancellationToken,
+}
+
+/// What has become of a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tried {
+    Held,
+    /// Somebody is in the way.
+    Busy,
+    /// There is no file to lock yet, or the path leads to another one by now.
+    NotOpen,
 }
 
 /// Lock files that are open, held or waited for.
@@ -95,57 +102,42 @@ impl Table {
         Ok(())
     }
 
-    /// Tries once. While somebody is in the way the file stays open: that descriptor belongs to the try until
-    /// [`Table::release`].
-    pub(super) fn try_lock(&mut self, wanted: &Wanted) -> Result<bool, Error> {
-        let path = self.directory.join(&wanted.name);
-        let (mut file, slot) = match self.open.remove(&wanted.id) {
+    /// Tries once, with a file that was opened for it or with the one it has. That descriptor belongs to the try until
+    /// [`Table::release`]. `lost` is cancelled when the lock was had and is lost.
+    pub(super) fn try_lock(
+        &mut self,
+        wanted: &Wanted,
+        opened: Option<File>,
+        lost: CancellationToken,
+    ) -> Result<Tried, Error> {
+        let (waiting, slot) = match self.open.remove(&wanted.id) {
             Some(waiting) => (Some(waiting.file), waiting.slot),
             None => (None, None),
         };
-        let outcome = (0..REPLACED).find_map(|_| {
-            let attempt = match file.take() {
-                Some(file) => Ok(file),
-                None => self.open_file(&path, wanted.mode),
-            };
-            let attempt = attempt.and_then(|file| match lock_file::try_lock(&file, wanted.mode)? {
-                true if !lock_file::is_at(&file, &path)? => Ok(None),
-                granted => Ok(Some((file, granted))),
-            });
-            attempt.transpose()
+        let Some(file) = opened.or(waiting) else { return Ok(Tried::NotOpen) };
+        let attempt = lock_file::try_lock(&file, wanted.mode).and_then(|granted| match granted {
+            true if lock_file::is_at(&file, &wanted.path)? => Ok(Tried::Held),
+            true => Ok(Tried::NotOpen),
+            false => Ok(Tried::Busy),
         });
-        let (file, held) = match outcome {
-            Some(Ok(outcome)) => outcome,
-            Some(Err(error)) => {
+        let tried = match attempt {
+            Ok(tried) => tried,
+            Err(error) => {
                 self.clear(slot);
                 return Err(self.failed(&format!("'{}' cannot be locked", wanted.name), &error));
             }
-            None => {
-                self.clear(slot);
-                return Ok(false);
-            }
         };
+        let held = tried == Tried::Held;
         // A waiter is noted once, when it begins to wait.
         let slot = match &mut self.register {
-            Some(register) if held || slot.is_none() => {
+            Some(register) if held || (tried == Tried::Busy && slot.is_none()) => {
                 register.note(slot, &wanted.name, wanted.mode, held, &wanted.owner)
             }
             _ => slot,
         };
-        let (name, lost) = (wanted.name.clone(), wanted.lost.clone());
+        let (name, path) = (wanted.name.clone(), wanted.path.clone());
         self.open.insert(wanted.id, Open { file, path, name, mode: wanted.mode, held, lost, slot });
-        Ok(held)
-    }
-
-    /// Opens a lock file, making the directory again if somebody has removed it.
-    fn open_file(&self, path: &std::path::Path, mode: Mode) -> io::Result<File> {
-        lock_file::open(path, mode).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                std::fs::create_dir_all(&self.directory)?;
-                lock_file::open(path, mode)
-            }
-            _ => Err(error),
-        })
+        Ok(tried)
     }
 
     /// Whether somebody in another process of ours has waited longer for the lock that one of us waits for.

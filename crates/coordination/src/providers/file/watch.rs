@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::worker::start_thread;
 use crate::{Error, Scope};
 
 /// A network file system that is silent for longer may have given our locks to others: servers free the locks of a client
@@ -18,11 +19,7 @@ const LONGEST_HEARTBEAT: Duration = Duration::from_secs(2);
 pub(super) fn start(shared: &Arc<Shared>, scope: Scope, heartbeat: Duration) -> Result<(), Error> {
     let heartbeat = beat(scope, heartbeat);
     let shared = Arc::downgrade(shared);
-    std::thread::Builder::new()
-        .name("lock-watch".to_owned())
-        .spawn(move || while round(&shared, scope, heartbeat, SILENCE).is_some() {})
-        .map_err(|error| Error::Unavailable(format!("no thread to watch the lock files: {error}")))?;
-    Ok(())
+    start_thread("lock-watch", move || while round(&shared, scope, heartbeat, SILENCE).is_some() {})
 }
 
 /// The time between two looks. What is too long for a network file system is shortened, not refused: Python services read the

@@ -5,13 +5,18 @@
 //! asked for, if nothing else is under way: two changes of thread would cost several times the work itself. Should a
 //! local disk hang all the same, it takes one caller with it; all others find the table taken and use the thread.
 
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
+use super::lock_file;
 use super::table::Table;
-use crate::Error;
+use crate::{Error, Mode};
 
 /// How long an answer may take before the directory counts as unavailable. What was asked may still happen; whoever
 /// asked undoes it through the same queue.
@@ -40,18 +45,15 @@ impl Worker {
         let table = Arc::new(Mutex::new(table));
         let queued = Arc::new(AtomicUsize::new(0));
         let (threads_table, threads_queued) = (table.clone(), queued.clone());
-        std::thread::Builder::new()
-            .name("lock-files".to_owned())
-            .spawn(move || {
-                for job in queue {
-                    // A job that panicked has left a table that nobody can trust.
-                    let Ok(mut table) = threads_table.lock() else { return };
-                    job(&mut table);
-                    drop(table);
-                    threads_queued.fetch_sub(1, Ordering::Release);
-                }
-            })
-            .map_err(|error| Error::Unavailable(format!("no thread for the lock files: {error}")))?;
+        start_thread("lock-files", move || {
+            for job in queue {
+                // A job that panicked has left a table that nobody can trust.
+                let Ok(mut table) = threads_table.lock() else { return };
+                job(&mut table);
+                drop(table);
+                threads_queued.fetch_sub(1, Ordering::Release);
+            }
+        })?;
         Ok(Self { directory, table, jobs, queued, local: AtomicBool::new(false) })
     }
 
@@ -70,6 +72,18 @@ impl Worker {
         self.queued.fetch_add(1, Ordering::Relaxed);
         // The thread lives as long as this sender, unless a job panicked: then everybody has been told that all is lost.
         let _ = self.jobs.send(Box::new(job));
+    }
+
+    /// Opens a lock file. Where that can hang it has a thread of its own: an NFS server may first have to take back what it has
+    /// granted to a dead host, and meanwhile everything that is held has to be looked at.
+    pub(super) fn open(&self, path: PathBuf, mode: Mode) -> Result<oneshot::Receiver<io::Result<File>>, Error> {
+        let (answer, opened) = oneshot::channel();
+        let open = move || drop(answer.send(lock_file::open(&path, mode)));
+        match self.at_once() {
+            Some(_table) => open(),
+            None => start_thread("lock-open", open)?,
+        }
+        Ok(opened)
     }
 
     /// Runs a job without waiting for it.
@@ -96,7 +110,7 @@ impl Worker {
         &self,
         job: impl FnOnce(&mut Table) -> T + Send + 'static,
     ) -> Result<T, Error> {
-        let (answer, answered) = tokio::sync::oneshot::channel();
+        let (answer, answered) = oneshot::channel();
         self.enqueue(move |table| drop(answer.send(job(table))));
         match tokio::time::timeout(ANSWER_WITHIN, answered).await {
             Ok(Ok(result)) => Ok(result),
@@ -109,6 +123,12 @@ impl Worker {
     pub(super) fn silent(&self, since: Duration) -> String {
         format!("lock directory '{}' has not answered for {} s", self.directory.display(), since.as_secs())
     }
+}
+
+/// Nobody waits for its end.
+pub(super) fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    started.map(drop).map_err(|error| Error::Unavailable(format!("thread '{name}' of the lock files: {error}")))
 }
 
 #[cfg(test)]

@@ -211,7 +211,8 @@ impl Keeper {
     /// and the receiver ends.
     ///
     /// `known`: no request of the claim is still under way. Otherwise one may yet be carried out after we have looked, so we
-    /// look again for as long as what it does can live.
+    /// look again for as long as what it does can live. A service that does not answer is asked until it does: a record ends by
+    /// itself, a place in line need not.
     pub(super) fn withdraw(
         self: &Arc<Self>,
         claim: Arc<Claim>,
@@ -222,29 +223,25 @@ impl Keeper {
         let (told, tried) = oneshot::channel();
         self.heart.spawn("lock-withdrawal", async move {
             let stop = keeper.heart.stopping();
-            let until = Instant::now() + keeper.store.time_to_live();
+            let longest = keeper.store.time_to_live();
+            let until = Instant::now() + longest;
             let (mut first_try, mut pause) = (Some((turn, told)), AGAIN);
             loop {
                 match keeper.ask(keeper.store.give_back(&claim)).await {
                     Ok(true) => return,
-                    Ok(false) if known => return,
+                    Ok(false) if known || Instant::now() >= until => return,
                     Ok(false) | Err(_) => {}
                 }
                 drop(first_try.take());
-                if Instant::now() + pause >= until {
-                    return;
-                }
+                let again = async {
+                    tokio::time::sleep(pause).await;
+                    drop(keeper.store.ready(WaitPolicy::Until(Deadline::after(pause))).await);
+                };
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(pause) => {}
+                    () = again => pause = (pause * 2).min(longest),
                 }
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    _ = keeper.store.ready(WaitPolicy::Until(Deadline::after(pause))) => {}
-                }
-                pause *= 2;
             }
         });
         tried

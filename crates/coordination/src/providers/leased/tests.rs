@@ -1,6 +1,6 @@
 //! The engine over a small store in memory, on paused time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,6 +35,7 @@ struct Memory(Arc<Service>);
 
 #[derive(Debug, Default)]
 struct Service {
+    lines_up: bool,
     requests: AtomicU64,
     state: Mutex<State>,
     reconnected: tokio::sync::Notify,
@@ -45,6 +46,8 @@ struct State {
     token: u64,
     records: BTreeMap<String, (String, u64, Instant)>,
     wakes: BTreeMap<String, watch::Sender<()>>,
+    /// Claims that wait, for as long as they are not given back.
+    line: BTreeSet<String>,
     faults: Vec<Fault>,
 }
 
@@ -136,6 +139,10 @@ impl LeaseStore for Memory {
         Some(SECOND / 10)
     }
 
+    fn lines_up(&self) -> bool {
+        self.0.lines_up
+    }
+
     async fn suspect(&self) {
         self.0.reconnected.notified().await;
     }
@@ -178,6 +185,7 @@ impl LeaseStore for Memory {
     async fn give_back(&self, claim: &Claim) -> Result<bool, Error> {
         let claim = claim.clone();
         self.call(move |state| {
+            state.line.remove(&claim.id);
             let ours = state.records.get(&claim.name).is_some_and(|record| record.0 == claim.id);
             if ours {
                 state.records.remove(&claim.name);
@@ -191,8 +199,12 @@ impl LeaseStore for Memory {
     }
 
     async fn watch(&self, claim: &Claim) -> Result<watch::Receiver<()>, Error> {
-        let name = claim.name.clone();
-        self.call(move |state| state.wakes.entry(name).or_default().subscribe()).await
+        let claim = claim.clone();
+        self.call(move |state| {
+            state.line.insert(claim.id);
+            state.wakes.entry(claim.name).or_default().subscribe()
+        })
+        .await
     }
 
     async fn list(&self) -> Result<Vec<Holder>, Error> {
@@ -293,6 +305,30 @@ async fn who_gives_up_after_a_lost_answer_leaves_no_orphan() {
         tokio::time::sleep(SECOND * 5 / 2).await;
         assert!(service.free("a"), "{fault:?}: an orphan");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_while_the_service_is_silent_leaves_the_line_when_it_answers() {
+    let service = Memory(Arc::new(Service { lines_up: true, ..Service::default() }));
+    let (one, two) = (provider(&service), provider(&service));
+    let lock = take(&one, WaitPolicy::No).await.unwrap();
+    let given_up = tokio::time::timeout(SECOND, take(&two, within(60)));
+    assert!(given_up.await.is_err());
+    tokio::time::sleep(SECOND / 100).await;
+    assert!(service.state().line.is_empty());
+
+    let given_up = tokio::time::timeout(SECOND, take(&two, within(60)));
+    let silent = async {
+        tokio::time::sleep(SECOND / 2).await;
+        service.fail_next(Fault::Down);
+    };
+    assert!(tokio::join!(given_up, silent).0.is_err());
+    tokio::time::sleep(TIME_TO_LIVE * 10).await;
+    assert_eq!(service.state().line.len(), 1);
+    service.state().faults.clear();
+    tokio::time::sleep(TIME_TO_LIVE * 4).await;
+    assert!(service.state().line.is_empty());
+    drop(lock);
 }
 
 #[tokio::test(start_paused = true)]
