@@ -1,24 +1,24 @@
 //! etcd of three members, of which some fail.
 
 mod common {
+    pub(crate) mod contended;
     pub(crate) mod crowd;
     pub(crate) mod etcd;
     pub(crate) mod history;
     pub(crate) mod locks;
-    pub(crate) mod peer;
 }
 
 use std::time::{Duration, Instant};
 
+use common::contended::Contended;
 use common::crowd::Crowd;
 use common::etcd::{keys, only_sessions_are_left};
 use common::locks::{coordinator, is, lost, once, request, soon, within};
-use scoria_coordination::{Coordinator, Error, LockSet};
+use scoria_coordination::Error;
 use scoria_runtime::Tasks;
 use scoria_testkit::Etcd;
 use scoria_testkit::faults::{Link, Proxy};
 use serde_json::json;
-use tokio::task::JoinHandle;
 
 /// The URL with a member first, for whose failure we are to be prepared.
 fn url_from(etcd: &Etcd, first: usize, seconds: u32) -> String {
@@ -114,28 +114,6 @@ async fn without_a_majority_every_lock_is_lost_in_time() {
     only_sessions_are_left(&etcd, 0).await;
 }
 
-/// An instance that holds a lock, and another one that waits for it.
-struct Pair {
-    ours: Coordinator,
-    other: Coordinator,
-    held: LockSet,
-    waiting: JoinHandle<LockSet>,
-}
-
-impl Pair {
-    async fn start([url, url_of_other]: [String; 2]) -> Self {
-        let (ours, other) = (coordinator(&url).await, coordinator(&url_of_other).await);
-        let held = soon(&ours, "a").await;
-        let (told, waiter) = (held.lost(), other.clone());
-        let waiting = Tasks::new().spawn("waiter", async move {
-            let next = soon(&waiter, "a").await;
-            assert!(told.is_cancelled(), "{url}: two holders");
-            next
-        });
-        Self { ours, other, held, waiting }
-    }
-}
-
 /// A leader that the others no longer hear goes on answering its clients, while they choose another one and let leases end whose
 /// beats they do not see.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,28 +122,32 @@ async fn whoever_is_at_a_leader_that_is_cut_off_knows_before_another_one_holds()
     for link in [Link::Stalled, Link::Cut] {
         let leader = etcd.leader().await.unwrap();
         let ports = [leader, (leader + 1) % 3].map(|member| etcd.port_of(member));
-        let mut pairs = [
-            Pair::start(ports.map(|port| format!("etcd://127.0.0.1:{port}?timeout=3"))).await,
-            Pair::start(ports.map(|port| format!("etcd3+http://127.0.0.1:{port}?lock_timeout=3"))).await,
-        ];
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut formats = Vec::new();
+        for urls in [
+            ports.map(|port| format!("etcd://127.0.0.1:{port}?timeout=3")),
+            ports.map(|port| format!("etcd3+http://127.0.0.1:{port}?lock_timeout=3")),
+        ] {
+            let (ours, other) = (coordinator(&urls[0]).await, coordinator(&urls[1]).await);
+            let lock = Contended::start(&ours, &other, "a").await;
+            formats.push((ours, other, lock));
+        }
         let shown_by_it = async || {
             let all = json!({ "key": "AA==", "range_end": "AA==", "serializable": true });
             etcd.ask(leader, "kv/range", &all).await.unwrap()["count"].clone()
         };
         let before = shown_by_it().await;
         etcd.one_to_others(leader, link).unwrap();
-        for Pair { held, waiting, .. } in &mut pairs {
-            let next = waiting.await.unwrap();
-            assert!(next.token() > held.token());
+        for (_, _, lock) in &mut formats {
+            let next = (&mut lock.waiting).await.unwrap();
+            assert!(next.token() > lock.held.token());
             next.release().await.unwrap();
         }
         assert_eq!(shown_by_it().await, before, "{link:?}: it answers as if nothing had happened");
         etcd.one_to_others(leader, Link::Up).unwrap();
         etcd.agreed().await.unwrap();
-        for Pair { ours, other, held, .. } in pairs {
+        for (ours, other, lock) in formats {
             is(&ours, true).await;
-            assert!(matches!(held.release().await, Err(Error::Lost { .. })));
+            assert!(matches!(lock.held.release().await, Err(Error::Lost { .. })));
             soon(&ours, "a").await.release().await.unwrap();
             ours.close().await;
             other.close().await;
@@ -203,18 +185,14 @@ async fn a_request_that_arrives_late_takes_no_lock() {
 }
 
 /// Instances that take the same lock in turn.
-async fn crowd(urls: impl IntoIterator<Item = String>) -> Crowd {
-    let mut instances = Vec::new();
-    for url in urls {
-        instances.push(coordinator(&url).await);
-    }
-    Crowd::start(instances, &["a"])
+async fn crowd(urls: [String; 3]) -> Crowd {
+    Crowd::start(urls.each_ref().map(|url| coordinator(url)), &["a"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_die_one_after_the_other_and_no_lock_is_lost() {
     let mut etcd = Etcd::cluster(3).await.unwrap();
-    let crowd = crowd((0..3).map(|first| url_from(&etcd, first, 20))).await;
+    let crowd = crowd([0, 1, 2].map(|first| url_from(&etcd, first, 20))).await;
     for member in 0..3 {
         etcd.kill(member);
         // So that the two others have to choose a leader.

@@ -3,7 +3,6 @@
 mod common {
     pub(crate) mod etcd;
     pub(crate) mod locks;
-    pub(crate) mod peer;
 }
 
 use std::collections::BTreeMap;

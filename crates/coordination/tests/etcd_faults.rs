@@ -1,6 +1,8 @@
 //! etcd that dies, hangs, is cut off, forgets and is tampered with; holders that are killed and stopped.
 
 mod common {
+    pub(crate) mod act;
+    pub(crate) mod contended;
     pub(crate) mod etcd;
     pub(crate) mod locks;
     pub(crate) mod peer;
@@ -8,8 +10,10 @@ mod common {
 
 use std::time::{Duration, Instant};
 
+use common::act::act;
+use common::contended::Contended;
 use common::etcd::{keys, only_sessions_are_left};
-use common::locks::{SOON, act, busy, coordinator, is, lost, once, request, soon, unconnected, until, within};
+use common::locks::{SOON, busy, coordinator, is, lost, once, request, soon, unconnected, until, within};
 use common::peer::Peer;
 use nix::sys::signal::Signal;
 use scoria_coordination::{Coordinator, Error, Health, Options};
@@ -157,27 +161,15 @@ async fn a_server_that_hangs_loses_every_lock_in_time(format: Format) {
     let mut etcd = Etcd::start().await.unwrap();
     let url = format.url(etcd.port(), 3);
     let (ours, other) = (coordinator(&url).await, coordinator(&url).await);
-    let held = soon(&ours, "a").await;
-    let waiter = other.clone();
-    let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let hangs = Instant::now();
+    let lock = Contended::start(&ours, &other, "a").await;
+    let (hangs, lease) = (Instant::now(), Duration::from_secs(3));
     etcd.pause(0).unwrap();
-    lost(&held).await;
-    assert!(
-        hangs.elapsed() < Duration::from_secs(3),
-        "told after etcd might have given it away: {:?}",
-        hangs.elapsed()
-    );
+    lock.is_lost_in_time(hangs, lease).await;
     is(&ours, false).await;
     // The lease has run out when it goes on.
-    tokio::time::sleep(Duration::from_secs(3).saturating_sub(hangs.elapsed())).await;
+    lock.is_given_to_nobody_until(hangs + lease).await;
     etcd.resume(0).unwrap();
-    let next = waiting.await.unwrap();
-    assert!(held.is_lost());
-    next.verify().await.unwrap();
-    next.release().await.unwrap();
-    drop(held);
+    lock.goes_to_the_waiter().await.release().await.unwrap();
     only_sessions_are_left(&etcd, 2).await;
 }
 
@@ -187,22 +179,15 @@ async fn whoever_is_cut_off_knows_before_another_one_holds(format: Format) {
         let proxy = Proxy::start(etcd.port()).unwrap();
         let (ours, other) =
             (coordinator(&format.url(proxy.port(), 2)).await, coordinator(&format.url(etcd.port(), 2)).await);
-        let held = soon(&ours, "a").await;
-        let told = held.lost();
-        let waiting = Tasks::new().spawn("waiter", async move {
-            let next = soon(&other, "a").await;
-            assert!(told.is_cancelled(), "two holders");
-            next.release().await.unwrap();
-            other.close().await;
-        });
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let Contended { held, waiting } = Contended::start(&ours, &other, "a").await;
         proxy.set(link);
         lost(&held).await;
         if link == Link::AnswersLost {
             // Its beats arrive: etcd keeps its lease for as long as they do, and it ends that as soon as it can.
             proxy.set(Link::Up);
         }
-        waiting.await.unwrap();
+        waiting.await.unwrap().release().await.unwrap();
+        other.close().await;
         proxy.set(Link::Up);
         is(&ours, true).await;
         assert!(held.is_lost(), "what is lost stays lost");

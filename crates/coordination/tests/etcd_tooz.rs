@@ -1,6 +1,7 @@
 //! The locks in etcd beside real tooz processes.
 
 mod common {
+    pub(crate) mod act;
     pub(crate) mod etcd;
     pub(crate) mod locks;
     pub(crate) mod peer;
@@ -8,8 +9,9 @@ mod common {
 
 use std::time::Duration;
 
+use common::act::{act, count};
 use common::etcd::{keys, only_sessions_are_left};
-use common::locks::{act, busy, coordinator, count, once, request, soon, within};
+use common::locks::{busy, coordinator, once, request, soon, within};
 use common::peer::{Peer, python_tries};
 use scoria_coordination::Error;
 use scoria_runtime::Tasks;

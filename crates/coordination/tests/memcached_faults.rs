@@ -1,16 +1,20 @@
 //! What happens to locks in memcached when the server, the link or the holder fails.
 
 mod common {
+    pub(crate) mod act;
+    pub(crate) mod contended;
+    pub(crate) mod crowd;
     pub(crate) mod history;
     pub(crate) mod locks;
     pub(crate) mod peer;
 }
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::history::History;
-use common::locks::{SOON, act, busy, coordinator, is, lost, once, request, soon, unconnected, until, within};
+use common::act::act;
+use common::contended::Contended;
+use common::crowd::Crowd;
+use common::locks::{SOON, busy, coordinator, is, lost, once, request, soon, unconnected, until, within};
 use common::peer::Peer;
 use nix::sys::signal::Signal;
 use scoria_coordination::{Error, Health, Mode, Options, Owner, providers};
@@ -79,21 +83,13 @@ async fn what_was_known_of_the_old_server_does_no_harm_on_the_new_one() {
 async fn a_server_stopped_for_longer_than_the_lease_leaves_no_two_holders() {
     let (mut server, url) = server().await;
     let (one, two) = (coordinator(&url).await, coordinator(&url).await);
-    let held = soon(&one, "a").await;
-    let waiter = two.clone();
-    let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
+    let lock = Contended::start(&one, &two, "a").await;
     server.pause().unwrap();
     let paused = Instant::now();
-    lost(&held).await;
-    assert!(paused.elapsed() < LEASE, "by then the server may give it to somebody else: {:?}", paused.elapsed());
-    tokio::time::sleep((LEASE + Duration::from_secs(1)).saturating_sub(paused.elapsed())).await;
-    assert!(!waiting.is_finished(), "nobody can give it a lock");
+    lock.is_lost_in_time(paused, LEASE).await;
+    lock.is_given_to_nobody_until(paused + LEASE + Duration::from_secs(1)).await;
     server.resume().unwrap();
-    let next = waiting.await.unwrap();
-    assert!(held.is_lost());
-    assert!(matches!(held.release().await, Err(Error::Lost { .. })));
-    next.verify().await.unwrap();
-    next.release().await.unwrap();
+    lock.goes_to_the_waiter().await.release().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,23 +203,8 @@ async fn a_flushed_or_evicted_lock_is_told_lost() {
 async fn whatever_happens_there_are_never_two_holders() {
     let (mut server, direct) = server().await;
     let proxies = [Proxy::start(server.port()).unwrap(), Proxy::start(server.port()).unwrap()];
-    let directory = tempfile::tempdir().unwrap();
-    let (history, tasks) = (Arc::new(History::new(directory.path())), Tasks::new());
-    let mut running = Vec::new();
-    for (instance, url) in [("one", url(proxies[0].port())), ("two", url(proxies[1].port())), ("three", direct)] {
-        let (ours, history, stop) = (coordinator(&url).await, history.clone(), tasks.stop_token());
-        running.push(tasks.spawn("instance", async move {
-            while !stop.is_cancelled() {
-                let wanted = request("a").wait(within(Duration::from_millis(500)));
-                let Ok(held) = ours.acquire(wanted).await else { continue };
-                history.acquired(instance, "a", &held);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                history.releasing(instance, "a");
-                let _ = held.release().await;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }));
-    }
+    let urls = [url(proxies[0].port()), url(proxies[1].port()), direct];
+    let crowd = Crowd::start(urls.each_ref().map(|url| coordinator(url)), &["a"]).await;
     let breath = || tokio::time::sleep(Duration::from_millis(700));
     for proxy in &proxies {
         for fault in [Link::Cut, Link::AnswersLost, Link::Stalled] {
@@ -240,13 +221,8 @@ async fn whatever_happens_there_are_never_two_holders() {
     server.pause().unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     server.resume().unwrap();
-    let before = history.check().unwrap().acquired;
-    until("everybody goes on", || history.check().unwrap().acquired > before + 20).await;
-    tasks.shutdown().await;
-    for instance in running {
-        instance.await.unwrap();
-    }
-    let summary = history.check().unwrap();
+    crowd.goes_on().await;
+    let summary = crowd.end().await;
     assert!(summary.acquired > 50, "{summary:?}");
 }
 

@@ -1,13 +1,15 @@
 //! The locks in memcached beside real tooz processes.
 
 mod common {
+    pub(crate) mod act;
     pub(crate) mod locks;
     pub(crate) mod peer;
 }
 
 use std::time::Duration;
 
-use common::locks::{act, busy, coordinator, count, once, soon, until};
+use common::act::{act, count};
+use common::locks::{busy, coordinator, once, soon, until};
 use common::peer::{Peer, python_tries};
 use scoria_runtime::Tasks;
 use scoria_testkit::Memcached;

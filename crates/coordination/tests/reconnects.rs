@@ -2,7 +2,6 @@
 
 mod common {
     pub(crate) mod locks;
-    pub(crate) mod peer;
 }
 
 use std::sync::LazyLock;

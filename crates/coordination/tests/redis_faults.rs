@@ -1,6 +1,8 @@
 //! What happens to locks in Redis when the server, the link or the holder fails.
 
 mod common {
+    pub(crate) mod act;
+    pub(crate) mod contended;
     pub(crate) mod history;
     pub(crate) mod locks;
     pub(crate) mod peer;
@@ -9,8 +11,10 @@ mod common {
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::act::act;
+use common::contended::Contended;
 use common::history::History;
-use common::locks::{act, busy, coordinator, is, lost, once, request, soon, unconnected, until, within};
+use common::locks::{busy, coordinator, is, lost, once, request, soon, unconnected, until, within};
 use common::peer::Peer;
 use nix::sys::signal::Signal;
 use scoria_coordination::{Coordinator, Error, Health, Options, providers};
@@ -98,22 +102,14 @@ async fn a_server_stopped_for_longer_than_the_lease_leaves_no_two_holders() {
     let (mut server, url) = server().await;
     let (url, lease) = (url.replace("lock_timeout=3", "lock_timeout=5"), Duration::from_secs(5));
     let (one, two) = (coordinator(&url).await, coordinator(&url).await);
-    let held = soon(&one, "a").await;
-    let waiter = two.clone();
-    let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
+    let lock = Contended::start(&one, &two, "a").await;
     server.pause().unwrap();
     let paused = Instant::now();
-    lost(&held).await;
-    assert!(paused.elapsed() < lease, "by then the server may give it to somebody else: {:?}", paused.elapsed());
+    lock.is_lost_in_time(paused, lease).await;
     // The record has run out when it goes on.
-    tokio::time::sleep((lease + Duration::from_secs(1)).saturating_sub(paused.elapsed())).await;
-    assert!(!waiting.is_finished(), "nobody can give it a lock");
+    lock.is_given_to_nobody_until(paused + lease + Duration::from_secs(1)).await;
     server.resume().unwrap();
-    let next = waiting.await.unwrap();
-    assert!(held.is_lost());
-    assert!(matches!(held.release().await, Err(Error::Lost { .. })));
-    next.verify().await.unwrap();
-    next.release().await.unwrap();
+    lock.goes_to_the_waiter().await.release().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

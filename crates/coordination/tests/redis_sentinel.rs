@@ -1,6 +1,7 @@
 //! Locks in Redis whose master changes: what three sentinels say is followed, and what was held is told lost or still there.
 
 mod common {
+    pub(crate) mod act;
     pub(crate) mod history;
     pub(crate) mod locks;
     pub(crate) mod peer;
@@ -9,8 +10,9 @@ mod common {
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::act::act;
 use common::history::History;
-use common::locks::{act, busy, coordinator, is, lost, once, request, soon, until, within};
+use common::locks::{busy, coordinator, is, lost, once, request, soon, until, within};
 use common::peer::{Peer, python_tries};
 use scoria_coordination::{Coordinator, Error, Health, LockSet, Options, providers};
 use scoria_runtime::Tasks;

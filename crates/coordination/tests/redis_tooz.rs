@@ -1,6 +1,7 @@
 //! The locks in Redis beside real tooz processes.
 
 mod common {
+    pub(crate) mod act;
     pub(crate) mod locks;
     pub(crate) mod peer;
 }
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::locks::{act, busy, coordinator, count, once, soon};
+use common::act::{act, count};
+use common::locks::{busy, coordinator, once, soon};
 use common::peer::{Peer, python_tries};
 use scoria_runtime::Tasks;
 use scoria_testkit::Redis;

@@ -1,6 +1,7 @@
 //! Everything a `redis://` URL can say, on real servers: each way in, and what is told when there is none.
 
 mod common {
+    pub(crate) mod act;
     pub(crate) mod locks;
     pub(crate) mod openssl;
     pub(crate) mod peer;
@@ -9,7 +10,8 @@ mod common {
 use std::path::Path;
 use std::time::Duration;
 
-use common::locks::{act, busy, coordinator, soon, unconnected, until};
+use common::act::act;
+use common::locks::{busy, coordinator, soon, unconnected, until};
 use common::openssl::openssl;
 use common::peer::{Peer, python_tries};
 use scoria_coordination::{Error, Health, Options, providers};

@@ -3,7 +3,6 @@
 
 mod common {
     pub(crate) mod locks;
-    pub(crate) mod peer;
 }
 
 use std::process::Command;
@@ -50,17 +49,21 @@ impl Drop for Silence {
     }
 }
 
-/// `lease` is how long others have to wait for the lock of somebody who is silent.
-async fn a_silent_network_ends_locks_and_nothing_else(url: &str, lease: Duration) {
+/// How long others have to wait for the lock of somebody who is silent.
+const LEASE: Duration = Duration::from_secs(5);
+
+async fn a_silent_network_ends_locks_and_nothing_else(url: &str) {
+    // What sqlx calls postgres:// is postgresql:// here.
+    let url = &url.replace("postgres://", "postgresql://");
     let (one, two) = (coordinator(url).await, coordinator(url).await);
     let held = soon(&one, "a").await;
     let began = Instant::now();
     let silence = Silence::begins();
     lost(&held).await;
-    assert!(began.elapsed() < lease, "told after {:?}", began.elapsed());
+    assert!(began.elapsed() < LEASE, "told after {:?}", began.elapsed());
     let asked = once(&one, "b").await;
     assert!(matches!(asked, Err(Error::Unavailable(_))), "{asked:?}");
-    tokio::time::sleep((began + lease).saturating_duration_since(Instant::now())).await;
+    tokio::time::sleep((began + LEASE).saturating_duration_since(Instant::now())).await;
     drop(silence);
     // Nothing has ever said that the connections were dead.
     let other = soon(&two, "a").await;
@@ -72,61 +75,28 @@ async fn a_silent_network_ends_locks_and_nothing_else(url: &str, lease: Duration
     two.close().await;
 }
 
-const FIVE: Duration = Duration::from_secs(5);
-
-#[tokio::test]
-async fn redis() {
-    if alone("redis") {
-        let server = Redis::start().await.unwrap();
-        a_silent_network_ends_locks_and_nothing_else(&format!("{}?lock_timeout=5", server.url()), FIVE).await;
-    }
+/// A test for each service, on a server of its own.
+macro_rules! services {
+    ($($test:ident: $server:ident, $url:ident, $option:literal;)*) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                if alone(stringify!($test)) {
+                    let server = $server::start().await.unwrap();
+                    let url = format!("{}?{}={}", server.$url(), $option, LEASE.as_secs());
+                    a_silent_network_ends_locks_and_nothing_else(&url).await;
+                }
+            }
+        )*
+    };
 }
 
-#[tokio::test]
-async fn memcached() {
-    if alone("memcached") {
-        let server = Memcached::start().await.unwrap();
-        a_silent_network_ends_locks_and_nothing_else(&format!("{}?lock_timeout=5", server.url()), FIVE).await;
-    }
-}
-
-#[tokio::test]
-async fn zookeeper() {
-    if alone("zookeeper") {
-        let server = ZooKeeper::start().await.unwrap();
-        a_silent_network_ends_locks_and_nothing_else(&format!("{}?timeout=5", server.url()), FIVE).await;
-    }
-}
-
-#[tokio::test]
-async fn etcd() {
-    if alone("etcd") {
-        let server = Etcd::start().await.unwrap();
-        a_silent_network_ends_locks_and_nothing_else(&format!("{}?timeout=5", server.url()), FIVE).await;
-    }
-}
-
-#[tokio::test]
-async fn etcd_as_tooz() {
-    if alone("etcd_as_tooz") {
-        let server = Etcd::start().await.unwrap();
-        a_silent_network_ends_locks_and_nothing_else(&format!("{}?lock_timeout=5", server.tooz_url()), FIVE).await;
-    }
-}
-
-#[tokio::test]
-async fn mysql() {
-    if alone("mysql") {
-        let server = MariaDb::start().await.unwrap();
-        a_silent_network_ends_locks_and_nothing_else(&format!("{}?session_timeout=5", server.sqlx_url()), FIVE).await;
-    }
-}
-
-#[tokio::test]
-async fn postgresql() {
-    if alone("postgresql") {
-        let server = Postgres::start().await.unwrap();
-        let url = server.sqlx_url().replace("postgres://", "postgresql://");
-        a_silent_network_ends_locks_and_nothing_else(&format!("{url}?session_timeout=5"), FIVE).await;
-    }
-}
+services!(
+    redis: Redis, url, "lock_timeout";
+    memcached: Memcached, url, "lock_timeout";
+    zookeeper: ZooKeeper, url, "timeout";
+    etcd: Etcd, url, "timeout";
+    etcd_as_tooz: Etcd, tooz_url, "lock_timeout";
+    mysql: MariaDb, sqlx_url, "session_timeout";
+    postgresql: Postgres, sqlx_url, "session_timeout";
+);

@@ -4,7 +4,6 @@ mod common {
     pub(crate) mod crowd;
     pub(crate) mod history;
     pub(crate) mod locks;
-    pub(crate) mod peer;
     pub(crate) mod zookeeper;
 }
 
@@ -112,11 +111,7 @@ async fn a_session_at_a_follower_that_is_cut_off_is_told_lost_in_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn never_two_holders_and_rising_tokens_whatever_the_leaders_do() {
     let (mut ensemble, url) = start(4).await;
-    let mut instances = Vec::new();
-    for _ in 0..3 {
-        instances.push(coordinator(&url).await);
-    }
-    let crowd = Crowd::start(instances, &["a", "b"]);
+    let crowd = Crowd::start([(); 3].map(|()| coordinator(&url)), &["a", "b"]).await;
     for pause in [true, false] {
         crowd.goes_on().await;
         let leader = ensemble.leader().await.unwrap();

@@ -267,11 +267,7 @@ async fn it_starts_without_the_server_and_goes_to_work_when_that_comes() {
 async fn never_two_holders_and_rising_tokens_whatever_the_links_do() {
     let server = ZooKeeper::start().await.unwrap();
     let proxies = [(); 3].map(|()| Proxy::start(server.port()).unwrap());
-    let mut instances = Vec::new();
-    for proxy in &proxies {
-        instances.push(at(proxy.port()).await);
-    }
-    let crowd = Crowd::start(instances, &["a", "b"]);
+    let crowd = Crowd::start(proxies.each_ref().map(|proxy| at(proxy.port())), &["a", "b"]).await;
     // Each of the faults on each of the links while its instance has a lock, once shorter and once longer than a session.
     for (round, time) in [TIMEOUT / 6, TIMEOUT * 3 / 2].into_iter().enumerate() {
         for (number, link) in [Link::Stalled, Link::Cut, Link::AnswersLost].into_iter().enumerate() {

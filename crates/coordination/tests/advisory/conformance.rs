@@ -7,7 +7,8 @@ use scoria_coordination::Provider;
 use scoria_coordination::conformance::Subject;
 use scoria_testkit::{MariaDb, Postgres};
 
-use crate::{end_mysql_holder, end_postgres_holder, open, postgres_locks, until};
+use crate::locks::until;
+use crate::{end_mysql_holder, end_postgres_holder, open, postgres_locks};
 
 /// Named locks are the whole server's, so each case has one of its own.
 struct MySql(MariaDb);

@@ -7,8 +7,9 @@ use scoria_coordination::{Coordinator, Error, Health, Options};
 use scoria_runtime::Tasks;
 use scoria_testkit::faults::{Link, Proxy};
 
+use crate::locks::{SOON, lost, once, request, soon, until, within};
 use crate::peers::ours;
-use crate::{SOON, Server, coordinator, once, options, soon, until, within};
+use crate::{Server, coordinator, options};
 
 async fn the_server_dies_and_comes_back(mut server: Server) {
     let (one, two) = (coordinator(&server.url()).await, coordinator(&server.url()).await);
@@ -17,7 +18,7 @@ async fn the_server_dies_and_comes_back(mut server: Server) {
     let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     server.kill();
-    tokio::time::timeout(SOON, held.lost().cancelled()).await.expect("the loss is told");
+    lost(&held).await;
     until("down", || matches!(one.health(), Health::Down(_))).await;
     assert!(matches!(once(&one, "b").await, Err(Error::Unavailable(_))));
     server.restart().await;
@@ -32,7 +33,8 @@ async fn it_starts_without_the_server(mut server: Server) {
     let one = Coordinator::open(&server.url(), &options("one")).await.unwrap();
     assert!(matches!(one.health(), Health::Down(_)));
     assert!(matches!(once(&one, "a").await, Err(Error::Unavailable(_))));
-    assert!(matches!(within(&one, "a", Duration::from_millis(200)).await, Err(Error::Unavailable(_))));
+    let waited = one.acquire(request("a").wait(within(Duration::from_millis(200)))).await;
+    assert!(matches!(waited, Err(Error::Unavailable(_))));
     let waiter = one.clone();
     let waiting = Tasks::new().spawn("waiter", async move { soon(&waiter, "a").await });
     server.restart().await;
@@ -48,12 +50,12 @@ async fn a_killed_connection_is_noticed_at_once(server: Server) {
     let (held, other) = (soon(&here, "a").await, soon(&here, "b").await);
     server.end_holder_of("a");
     let killed = Instant::now();
-    tokio::time::timeout(SOON, held.lost().cancelled()).await.expect("the loss is told");
+    lost(&held).await;
     assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
     // So it is where another Scoria takes the lock away.
     assert!(coordinator(&url).await.break_lock("b").await.unwrap());
     let broken = Instant::now();
-    tokio::time::timeout(SOON, other.lost().cancelled()).await.expect("the loss is told");
+    lost(&other).await;
     assert!(broken.elapsed() < Duration::from_secs(5), "{:?}", broken.elapsed());
 }
 
@@ -66,7 +68,7 @@ async fn links_fail(server: Server) {
     let held = soon(&behind, "a").await;
     proxy.set(Link::Cut);
     let theirs = soon(&direct, "a").await;
-    tokio::time::timeout(SOON, held.lost().cancelled()).await.expect("the loss is told");
+    lost(&held).await;
     assert!(matches!(held.release().await, Err(Error::Lost { .. })));
     theirs.release().await.unwrap();
     proxy.set(Link::Up);
@@ -84,7 +86,7 @@ async fn links_fail(server: Server) {
     // The answer to an attempt is lost: nothing stays behind, and nobody believes to hold anything.
     soon(&behind, "a").await.release().await.unwrap();
     proxy.set(Link::AnswersLost);
-    assert!(within(&behind, "a", Duration::from_millis(500)).await.is_err());
+    assert!(behind.acquire(request("a").wait(within(Duration::from_millis(500)))).await.is_err());
     soon(&direct, "a").await.release().await.unwrap();
     proxy.set(Link::Up);
     proxy.cut();

@@ -1,9 +1,15 @@
 //! MySQL's named locks and PostgreSQL's advisory locks, on real servers.
 
 mod conformance;
+#[path = "../common/contended.rs"]
+mod contended;
+#[path = "../common/crowd.rs"]
+mod crowd;
 mod faults;
 #[path = "../common/history.rs"]
 mod history;
+#[path = "../common/locks.rs"]
+mod locks;
 #[path = "../common/log.rs"]
 mod log;
 #[path = "../common/peer.rs"]
@@ -14,22 +20,11 @@ mod silence;
 mod tooz;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use scoria_coordination::{Coordinator, Error, Health, LockRequest, LockSet, Options, Owner, Provider, WaitPolicy};
-use scoria_runtime::Deadline;
+use locks::until;
+use scoria_coordination::{Coordinator, Health, Options, Provider};
 use scoria_testkit::{MariaDb, Postgres};
-
-/// Long enough for anything that is to happen by itself, on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
-
-async fn until(what: &str, check: impl Fn() -> bool + Send) {
-    let end = Instant::now() + SOON;
-    while !check() {
-        assert!(Instant::now() < end, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 fn options(instance: &str) -> Options {
     let (heartbeat, max_reconnect_backoff) = (Duration::from_millis(100), Duration::from_millis(500));
@@ -44,22 +39,6 @@ async fn open(url: &str, instance: &str) -> Arc<dyn Provider> {
 
 async fn coordinator(url: &str) -> Coordinator {
     Coordinator::new(open(url, "one").await)
-}
-
-fn exclusive(name: &str) -> LockRequest {
-    LockRequest::new(Owner { operation: "extend_volume".into(), ..Owner::default() }).exclusive(name)
-}
-
-async fn once(coordinator: &Coordinator, name: &str) -> Result<LockSet, Error> {
-    coordinator.acquire(exclusive(name).wait(WaitPolicy::No)).await
-}
-
-async fn within(coordinator: &Coordinator, name: &str, limit: Duration) -> Result<LockSet, Error> {
-    coordinator.acquire(exclusive(name).wait(WaitPolicy::Until(Deadline::after(limit)))).await
-}
-
-async fn soon(coordinator: &Coordinator, name: &str) -> LockSet {
-    within(coordinator, name, SOON).await.expect("the lock, in time")
 }
 
 /// Ends the connection that holds a lock, as an administrator does.

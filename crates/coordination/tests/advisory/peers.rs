@@ -5,8 +5,9 @@ use std::time::Duration;
 use scoria_coordination::Coordinator;
 use scoria_runtime::Tasks;
 
+use crate::coordinator;
+use crate::locks::soon;
 use crate::peer::{CHILD, Peer};
-use crate::{coordinator, soon};
 
 /// This program again, running [`child`] only.
 pub(crate) fn ours(url: &str, arguments: &[&str]) -> Peer {

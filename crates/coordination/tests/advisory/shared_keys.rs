@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use md5::{Digest, Md5};
 use scoria_coordination::{Error, LockRequest, Options, Owner, WaitPolicy, providers};
 
+use crate::locks::{lost, once, soon};
 use crate::log::Log;
-use crate::{Server, coordinator, once, soon};
+use crate::{Server, coordinator};
 
 /// Two names with the same two bytes of MD5.
 fn colliding() -> (String, String) {
@@ -40,7 +41,8 @@ async fn one_process_shares_what_the_server_cannot_tell_apart(server: Server, na
     second.release().await.unwrap();
     first.verify().await.unwrap();
     assert!(two.break_lock(&names.1).await.unwrap());
-    tokio::time::timeout(crate::SOON, first.lost().cancelled()).await.expect("lost with the server's lock");
+    // With the server's lock.
+    lost(&first).await;
     let theirs = soon(&two, &names.0).await;
     assert!(matches!(first.release().await, Err(Error::Lost { .. })));
     theirs.release().await.unwrap();

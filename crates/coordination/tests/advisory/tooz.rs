@@ -5,9 +5,10 @@ use std::time::Duration;
 use scoria_coordination::Error;
 use scoria_runtime::Tasks;
 
+use crate::locks::{SOON, once, soon, until};
 use crate::peer::{Peer, python_tries};
 use crate::peers::{count, ours};
-use crate::{Server, coordinator, once, soon, until};
+use crate::{Server, coordinator};
 
 /// With a name like Cinder's.
 const NAME: &str = "3f2b0b4e-7a33-4f0c-9b60-0f1c5d0a1e11-delete_volume";
@@ -25,7 +26,7 @@ async fn suite(server: Server) {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!waiting.is_finished());
     python.let_go();
-    let held = tokio::time::timeout(crate::SOON, waiting).await.unwrap().unwrap();
+    let held = tokio::time::timeout(SOON, waiting).await.unwrap().unwrap();
 
     // We hold and Python stays out until we let go.
     assert_eq!(python_tries(&url, NAME), "busy");

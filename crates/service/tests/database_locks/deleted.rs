@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use scoria_coordination::{Coordinator, Error, Options};
 use scoria_runtime::Tasks;
 
+use crate::lock_options;
+use crate::locks::{lost, soon};
 use crate::place::Place;
-use crate::{SOON, lock_options, soon};
 
 /// As the service has it.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ async fn the_holder_is_told(place: Place) {
     assert!(!waiting.is_finished(), "two holders");
     let since = Instant::now();
     place.sql("DELETE FROM scoria_locks");
-    tokio::time::timeout(SOON, held.lost().cancelled()).await.expect("the loss is told");
+    lost(&held).await;
     assert!(since.elapsed() < HEARTBEAT + Duration::from_secs(1), "{:?}", since.elapsed());
     let next = waiting.await.unwrap();
     assert!(next.token() > held.token());

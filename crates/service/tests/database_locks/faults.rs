@@ -10,9 +10,10 @@ use scoria_runtime::Tasks;
 use scoria_testkit::faults::Link;
 use scoria_testkit::{MariaDb, Postgres};
 
+use crate::locks::{SOON, once, request, soon, until, within};
 use crate::peers::Peer;
 use crate::place::{Place, sync, table};
-use crate::{SOON, coordinator, lock_options, once, soon, until, within};
+use crate::{coordinator, lock_options};
 
 /// Leases that are over soon.
 const SHORT: &str = "database://?lock_timeout=3";
@@ -73,7 +74,7 @@ async fn answers_are_lost(place: Place) {
     // From whoever gives up it is taken back.
     let (proxy, behind) = fresh().await;
     proxy.set(Link::AnswersLost);
-    let attempt = within(&behind, "a", Duration::from_millis(1500));
+    let attempt = behind.acquire(request("a").wait(within(Duration::from_millis(1500))));
     let (attempted, ()) = tokio::join!(attempt, is_had_by_one(&direct));
     assert!(matches!(attempted, Err(Error::Unavailable(_))), "{attempted:?}");
     proxy.set(Link::Up);
@@ -224,7 +225,7 @@ macro_rules! restart {
             assert!(!waiting.is_finished());
             held.release().await.unwrap();
             waiting.await.unwrap().release().await.unwrap();
-            assert!(within(&late, "a", SOON).await.is_ok());
+            soon(&late, "a").await.release().await.unwrap();
         }
     };
 }

@@ -13,8 +13,9 @@ use scoria_model::LockTable;
 use scoria_testkit::{Process, free_port, program};
 use tempfile::TempDir;
 
+use crate::locks::{once, soon, until};
 use crate::place::{sync, table};
-use crate::{coordinator, once, provider, soon, until};
+use crate::{coordinator, provider};
 
 const PACKAGE: &str = "mariadb-server";
 const START: Duration = Duration::from_secs(120);

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use scoria_coordination::Error;
-use scoria_runtime::Tasks;
 use scoria_testkit::faults::{Link, Proxy};
 
+use crate::contended::Contended;
+use crate::coordinator;
 use crate::crowd::Crowd;
 use crate::galera::{Cluster, QUICK, url_at};
-use crate::{SOON, coordinator, once, soon, until};
+use crate::locks::{once, until};
 
 const LEASE: Duration = Duration::from_secs(6);
 const URL: &str = "database://?lock_timeout=6";
@@ -20,28 +21,20 @@ async fn whatever_happens_to_one_node_there_are_never_two_holders() {
     let mut cluster = Cluster::start(3, QUICK).await;
     let proxies: Vec<_> = cluster.0.iter().map(|node| Proxy::start(node.port()).unwrap()).collect();
     let urls: [_; 3] = std::array::from_fn(|node| url_at(proxies[node].port()));
-    let crowd = Crowd::start(&urls.each_ref().map(String::as_str), URL).await;
+    let all = ["one", "two", "three"].into_iter().zip(&urls);
+    let crowd = Crowd::start(all.map(|(name, url)| coordinator(url, name, URL)), &["crowded"]).await;
     crowd.goes_on().await;
 
     // It is cut off from the other two, which go on. Its own holder is told before one of theirs has the lock.
     let alone = coordinator(&urls[2], "alone", URL).await;
     let other = coordinator(&urls[0], "other", URL).await;
-    let held = soon(&alone, "a").await;
-    let lost = held.lost();
-    let waiting = Tasks::new().spawn("waiter", async move {
-        let next = soon(&other, "a").await;
-        assert!(lost.is_cancelled(), "two holders");
-        next
-    });
+    let lock = Contended::start(&alone, &other, "a").await;
     let isolate = |yes: u8| cluster.0[2].sql(&format!("SET GLOBAL wsrep_provider_options = 'gmcast.isolate={yes}'"));
-    crowd.keeps().await;
+    crowd.kept().await;
     let since = Instant::now();
     isolate(1);
-    tokio::time::timeout(SOON, held.lost().cancelled()).await.expect("the loss is told");
-    assert!(since.elapsed() < LEASE, "{:?}", since.elapsed());
-    let next = waiting.await.unwrap();
-    assert!(next.token() > held.token());
-    assert!(matches!(held.release().await, Err(Error::Lost { .. })));
+    lock.is_lost_in_time(since, LEASE).await;
+    let next = lock.goes_to_the_waiter().await;
     until("alone", || cluster.0[2].status("WSREP_CLUSTER_STATUS") == "non-Primary").await;
     let refused = once(&alone, "b").await;
     assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
@@ -52,20 +45,20 @@ async fn whatever_happens_to_one_node_there_are_never_two_holders() {
     crowd.goes_on().await;
 
     // It stands still for longer than a lease.
-    crowd.keeps().await;
+    crowd.kept().await;
     cluster.0[2].signal(Signal::SIGSTOP);
     tokio::time::sleep(LEASE).await;
     cluster.0[2].signal(Signal::SIGCONT);
     crowd.goes_on().await;
 
     // It dies with its disk, and copies everything from the others when it comes back.
-    crowd.keeps().await;
+    crowd.kept().await;
     cluster.0[2].kill();
     cluster.restart_last().await;
     crowd.goes_on().await;
 
     for (proxy, fault) in proxies.iter().zip([Link::Stalled, Link::AnswersLost, Link::Cut]) {
-        crowd.keeps().await;
+        crowd.kept().await;
         proxy.set(fault);
         tokio::time::sleep(Duration::from_secs(1)).await;
         proxy.set(Link::Up);
@@ -73,6 +66,6 @@ async fn whatever_happens_to_one_node_there_are_never_two_holders() {
         crowd.goes_on().await;
     }
 
-    let summary = crowd.ends().await;
+    let summary = crowd.end().await;
     assert!(summary.acquired > 30, "{summary:?}");
 }

@@ -8,9 +8,10 @@ use scoria_db::DatabaseLocks;
 use scoria_model::LockTable;
 use scoria_runtime::Tasks;
 
+use crate::coordinator;
+use crate::locks::{SOON, once, request, soon, until, within};
 use crate::peers::Peer;
 use crate::place::{Place, table};
-use crate::{SOON, coordinator, once, soon, until, within};
 
 /// As the service has it.
 const URL: &str = "database://";
@@ -68,8 +69,9 @@ async fn a_waiter_that_gave_up_is_handed_nothing() {
     let ours = coordinator(&place.url, "one", URL).await;
     let (two, three) = (coordinator(&place.url, "two", URL).await, coordinator(&place.url, "three", URL).await);
     let held = soon(&ours, "a").await;
-    assert!(matches!(within(&two, "a", LINED_UP).await, Err(Error::Busy { .. })));
-    let dropped = tokio::time::timeout(LINED_UP, within(&three, "a", SOON)).await;
+    let waited = two.acquire(request("a").wait(within(LINED_UP))).await;
+    assert!(matches!(waited, Err(Error::Busy { .. })));
+    let dropped = tokio::time::timeout(LINED_UP, three.acquire(request("a").wait(within(SOON)))).await;
     assert!(dropped.is_err());
     let line = "SELECT COUNT(*) FROM scoria_locks WHERE waiting <> '{}'";
     until("nobody in line", || place.sql(line).trim() == "0").await;
@@ -87,7 +89,7 @@ async fn a_killed_waiter_is_passed_over() {
     let line = "SELECT COUNT(*) FROM scoria_locks, jsonb_each(waiting)";
     until("in line", || place.sql(line).trim() == "1").await;
     drop(dead);
-    let waiting = Tasks::new().spawn("waiter", async move { within(&other, "a", LONG).await });
+    let waiting = Tasks::new().spawn("waiter", async move { other.acquire(request("a").wait(within(LONG))).await });
     tokio::time::sleep(Duration::from_secs(4)).await;
     held.release().await.unwrap();
     let since = Instant::now();
@@ -101,7 +103,7 @@ async fn a_message_that_nobody_heard_costs_one_look() {
     let place = Place::postgresql().await;
     let (ours, other) = (coordinator(&place.url, "one", URL).await, coordinator(&place.url, "two", URL).await);
     let held = soon(&ours, "a").await;
-    let waiting = Tasks::new().spawn("waiter", async move { within(&other, "a", LONG).await });
+    let waiting = Tasks::new().spawn("waiter", async move { other.acquire(request("a").wait(within(LONG))).await });
     tokio::time::sleep(LINED_UP).await;
     // Nobody listens from here on for half a second.
     let ended = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pg_terminate_backend(pid)";

@@ -6,8 +6,9 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use scoria_coordination::{Coordinator, Options};
 use scoria_runtime::Tasks;
 
+use crate::lock_options;
+use crate::locks::soon;
 use crate::place::Place;
-use crate::{lock_options, soon};
 
 /// The database was asked so often, by the tasks of this thread: those of callers and waiters, not those that beat.
 fn asked(handle: &PrometheusHandle) -> f64 {

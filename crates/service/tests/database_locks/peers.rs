@@ -6,7 +6,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{coordinator, soon};
+use crate::coordinator;
+use crate::locks::soon;
 
 const CHILD: &str = "SCORIA_TEST_LOCK_CHILD";
 
