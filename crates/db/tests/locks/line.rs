@@ -161,7 +161,8 @@ async fn a_broken_lock_is_handed_on(place: &Place) {
 async fn whoever_could_not_listen_has_to_look(place: &Place) {
     let table = table(&place.url);
     let mut watch = table.watch("a", "1").await.unwrap();
-    let ended = place.count("pg_stat_activity", "query LIKE 'LISTEN%' AND pg_terminate_backend(pid)").await;
+    let listens = "datname = current_database() AND query LIKE 'LISTEN%'";
+    let ended = place.count("pg_stat_activity", &format!("{listens} AND pg_terminate_backend(pid)")).await;
     assert_eq!(ended, 1);
     assert_eq!(told(&mut watch).await, None);
     drop(watch);

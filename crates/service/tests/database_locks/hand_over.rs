@@ -106,7 +106,8 @@ async fn a_message_that_nobody_heard_costs_one_look() {
     let waiting = Tasks::new().spawn("waiter", async move { other.acquire(request("a").wait(within(LONG))).await });
     tokio::time::sleep(LINED_UP).await;
     // Nobody listens from here on for half a second.
-    let ended = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pg_terminate_backend(pid)";
+    let ended = "SELECT COUNT(*) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND query LIKE 'LISTEN%' AND pg_terminate_backend(pid)";
     assert_eq!(place.sql(ended).trim(), "1");
     held.release().await.unwrap();
     assert_eq!(holder(&place).await.as_deref(), Some("two"));
