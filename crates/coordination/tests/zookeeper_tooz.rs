@@ -3,16 +3,17 @@
 //! `SCORIA_PEER_VENV` names a Python environment with tooz (default the repository's `.tools/peer-venv`).
 
 mod common {
+    pub(crate) mod act;
     pub(crate) mod locks;
     pub(crate) mod peer;
     pub(crate) mod zookeeper;
 }
 
-use std::path::Path;
 use std::time::Duration;
 
+use common::act::{act, count};
 use common::locks::{once, soon, within};
-use common::peer::{CHILD, Peer, python_tries};
+use common::peer::{Peer, python_tries};
 use common::zookeeper::{LONG, admin, coordinator, eventually, parents, request};
 use scoria_coordination::{Coordinator, Error, Health, Mode, Options};
 use scoria_runtime::Tasks;
@@ -24,35 +25,10 @@ fn url(server: &ZooKeeper) -> String {
     format!("{}?timeout=4&remove_idle_after=1", server.url())
 }
 
-/// What [`Peer::ours`] runs: `hold NAME` or `count NAME FILE ROUNDS`. Without the variable there is nothing to do.
+/// What [`Peer::ours`] runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
-    let Ok(line) = std::env::var(CHILD) else { return };
-    let words: Vec<_> = line.split(' ').collect();
-    let coordinator = coordinator(words[0]).await;
-    match words[1..] {
-        ["hold", name] => {
-            println!("\nwaiting");
-            let held = soon(&coordinator, name).await;
-            println!("\nheld");
-            std::io::stdin().read_line(&mut String::new()).unwrap();
-            held.release().await.unwrap();
-            println!("\nreleased");
-        }
-        ["count", name, file, rounds] => count(&coordinator, name, Path::new(file), rounds.parse().unwrap()).await,
-        _ => panic!("unknown order: {line}"),
-    }
-    coordinator.close().await;
-}
-
-async fn count(coordinator: &Coordinator, name: &str, file: &Path, rounds: u32) {
-    for _ in 0..rounds {
-        let held = coordinator.acquire(request().exclusive(name)).await.unwrap();
-        let count: u32 = std::fs::read_to_string(file).unwrap().parse().unwrap();
-        tokio::task::yield_now().await;
-        std::fs::write(file, (count + 1).to_string()).unwrap();
-        held.release().await.unwrap();
-    }
+    act().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,9 +92,10 @@ async fn many_processes_count_together_and_never_are_two_inside() {
     let mut peers = Vec::new();
     for _ in 0..3 {
         peers.push(Peer::python(&url, &["count", "a", path, "40"]));
-        peers.push(Peer::ours(&url, &["count", "a", path, "40"]));
+        // Four tasks each.
+        peers.push(Peer::ours(&url, &["count", "a", path, "10"]));
     }
-    count(&coordinator(&url).await, "a", &file, 40).await;
+    count(coordinator(&url).await, "a".to_owned(), file.clone(), 40).await;
     peers.iter_mut().for_each(Peer::succeeds);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), (7 * 40).to_string());
     eventually("nobody in the queue", || async { server.ephemerals().unwrap().is_empty() }).await;

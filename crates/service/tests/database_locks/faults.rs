@@ -11,7 +11,7 @@ use scoria_testkit::faults::Link;
 use scoria_testkit::{MariaDb, Postgres};
 
 use crate::locks::{SOON, once, request, soon, until, within};
-use crate::peers::Peer;
+use crate::peers::process;
 use crate::place::{Place, sync, table};
 use crate::{coordinator, lock_options};
 
@@ -52,7 +52,7 @@ async fn answers_are_lost(place: Place) {
     let fresh = async || {
         let (proxy, url) = place.proxied();
         let behind = coordinator(&url, "one", LONG).await;
-        for _ in 0..5 {
+        for _ in 0..20 {
             let locks = futures_util::future::join_all(["a", "b", "c", "d"].map(|name| soon(&behind, name))).await;
             let released = futures_util::future::join_all(locks.into_iter().map(LockSet::release)).await;
             assert!(released.iter().all(Result::is_ok));
@@ -130,21 +130,21 @@ async fn postgresql_s_answers_are_lost() {
 /// goes on. A killed process' hundred locks are free after the same time, and their rows are swept.
 async fn holders_stop_and_die(place: Place) {
     let ours = coordinator(&place.url, "one", SHORT).await;
-    let mut stopped = Peer::start(&place.url, SHORT, "hold a");
+    let mut stopped = process(&place.url, SHORT, &["hold", "a"]);
     stopped.says(&["held"]);
     let holder = ours.holders().await.unwrap().remove(0);
     assert_eq!((holder.name.as_str(), holder.instance.as_str(), holder.held), ("a", "child", true));
     stopped.signal(Signal::SIGSTOP);
     let held = soon(&ours, "a").await;
     assert!(held.token() > holder.token);
-    stopped.tell();
+    stopped.resume();
     stopped.signal(Signal::SIGCONT);
     assert_eq!(stopped.says(&["lost", "still held"]), "lost");
     assert_eq!(stopped.says(&["was lost", "released"]), "was lost");
     held.verify().await.unwrap();
     held.release().await.unwrap();
 
-    let mut hundred = Peer::start(&place.url, SHORT, "hundred n");
+    let mut hundred = process(&place.url, SHORT, &["hundred", "n"]);
     hundred.says(&["held"]);
     assert_eq!(ours.holders().await.unwrap().len(), 100);
     drop(hundred);

@@ -10,7 +10,7 @@ use scoria_runtime::Tasks;
 
 use crate::coordinator;
 use crate::locks::{SOON, once, request, soon, until, within};
-use crate::peers::Peer;
+use crate::peers::process;
 use crate::place::{Place, table};
 
 /// As the service has it.
@@ -85,7 +85,7 @@ async fn a_killed_waiter_is_passed_over() {
     let place = Place::postgresql().await;
     let (ours, other) = (coordinator(&place.url, "one", URL).await, coordinator(&place.url, "two", URL).await);
     let held = soon(&ours, "a").await;
-    let dead = Peer::start(&place.url, URL, "hold a");
+    let dead = process(&place.url, URL, &["hold", "a"]);
     let line = "SELECT COUNT(*) FROM scoria_locks, jsonb_each(waiting)";
     until("in line", || place.sql(line).trim() == "1").await;
     drop(dead);

@@ -17,6 +17,8 @@ mod history;
 mod locks;
 mod looks;
 mod losses;
+#[path = "../../../coordination/tests/common/peer.rs"]
+mod peer;
 mod peers;
 mod place;
 

@@ -10,7 +10,7 @@ use scoria_testkit::faults::Proxy;
 use scoria_testkit::{MariaDb, Postgres, PythonPeer};
 use tempfile::TempDir;
 
-use crate::peers::Peer;
+use crate::peer::Peer;
 
 /// A database of the test's own, with our tables.
 pub(crate) struct Place {
@@ -153,7 +153,7 @@ impl Place {
                    database.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); sys.stdin.read()";
         let mut command = python(run);
         command.arg(file_in(directory));
-        let mut peer = Peer::spawn(command);
+        let mut peer = Peer::start(command);
         peer.says(&["locked"]);
         peer
     }

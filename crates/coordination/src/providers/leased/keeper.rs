@@ -229,7 +229,9 @@ impl Keeper {
             loop {
                 match keeper.ask(keeper.store.give_back(&claim)).await {
                     Ok(true) => return,
-                    Ok(false) if known || Instant::now() >= until => return,
+                    Ok(false) if known => return,
+                    Err(Error::Unavailable(_)) => {}
+                    Ok(false) | Err(_) if Instant::now() >= until => return,
                     Ok(false) | Err(_) => {}
                 }
                 drop(first_try.take());
