@@ -4,8 +4,8 @@
 //! later than its own, and for ever those who only look now and then: Python peers. So it stands back:
 //!
 //! * after some turns in a row, for as long as others need to come in after a wake-up. How many: one when others were seen
-//!   lately, then more and more up to [`MOST_TURNS`] when nobody uses the room. Others who are not woken but look may come and go in
-//!   it without being seen: where they do, having been seen counts for [`RUN`];
+//!   lately, then more and more when nobody uses the room, up to [`MOST_TURNS`] or as many as take [`LONG`] times the room. Others
+//!   who are not woken but look may come and go in it without being seen: where they do, having been seen counts for [`RUN`];
 //! * after a run of turns of [`RUN`] or 20 looks of a polling peer, for a little longer than one look.
 
 use std::collections::HashMap;
@@ -23,6 +23,9 @@ const RUN: Duration = Duration::from_secs(2);
 
 /// The most turns in a row before others get room to come in.
 const MOST_TURNS: u32 = 1024;
+
+/// Turns that take so many times the room are many, however few they are.
+const LONG: u32 = 20;
 
 /// How many names are kept at least before those that are out of use are forgotten.
 const NAMES: usize = 256;
@@ -54,6 +57,8 @@ struct Run {
     turns: u32,
     /// After how many turns we stand back.
     allowed: u32,
+    /// Since when they count.
+    counted: Instant,
     /// When somebody else was last seen to have it.
     others: Option<Instant>,
 }
@@ -94,7 +99,9 @@ impl Courtesy {
             // Not again for the next name: the cost of one look at all is spread over as many new ones.
             names.most = NAMES.max(names.runs.len() * 2);
         }
-        names.runs.insert(name.to_owned(), Run { since: now, last: now, turns: 1, allowed: 1, others: None });
+        names
+            .runs
+            .insert(name.to_owned(), Run { since: now, last: now, turns: 1, allowed: 1, counted: now, others: None });
     }
 
     /// Somebody else has it.
@@ -105,7 +112,7 @@ impl Courtesy {
     }
 
     /// Before one of us tries: leaves others the room that we owe them, unless one of them has the lock. That is asked only if there
-    /// were others lately; whether any wait, after the room.
+    /// were others lately; whether any wait, whenever there is room to be left.
     pub(crate) async fn stand_back(
         &self,
         name: &str,
@@ -117,13 +124,13 @@ impl Courtesy {
         if self.remembers_others(name) && others_have_it.await {
             return self.seen_others(name);
         }
+        if others_wait.await {
+            self.seen_others(name);
+        }
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(until) => {}
-            () = deadline.wait() => return,
-        }
-        if others_wait.await {
-            self.seen_others(name);
+            () = deadline.wait() => {}
         }
     }
 
@@ -147,9 +154,9 @@ impl Courtesy {
             }
         }
         if idle > room {
-            run.turns = 0;
-        } else if run.turns >= run.allowed {
-            run.turns = 0;
+            (run.turns, run.counted) = (0, now);
+        } else if run.turns >= run.allowed || now - run.counted > room * LONG {
+            (run.turns, run.counted) = (0, now + room);
             let beside_others = run.beside_others(now, self.remembered);
             run.allowed = if beside_others { 1 } else { (run.allowed * 2).min(MOST_TURNS) };
             return Some(run.last + room);
@@ -215,13 +222,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_is_found_waiting_after_the_room_counts_as_seen() {
+    async fn whoever_is_found_waiting_counts_as_seen() {
         let courtesy = Courtesy::new(LOOKS, None);
         for _ in 0..10 {
             courtesy.released("a");
             let began = Instant::now();
             courtesy.stand_back("a", Deadline::NEVER, ready(false), ready(true)).await;
             assert_eq!(began.elapsed(), LOOKS + WAKE_UP);
+        }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_few_long_turns_are_many() {
+        let courtesy = Courtesy::new(LOOKS, None);
+        let turn = async || {
+            tokio::time::advance((LOOKS + WAKE_UP) * LONG * 2).await;
+            courtesy.released("a");
+            room(&courtesy, ready(false)).await
+        };
+        for _ in 0..10 {
+            assert_eq!(turn().await, LOOKS + WAKE_UP);
         }
     }
 }

@@ -69,6 +69,7 @@ pub(super) async fn open(url: &BackendUrl<'_>, options: &Options) -> Result<Arc<
         table,
         waiting: Arc::new(Waiting::new(time_to_live)),
         heart: heart.clone(),
+        calls: heart.branch(),
     });
     if let Err(error @ Error::Config(_)) = store.beat(|table| async move { table.check().await }).await {
         heart.stop().await;
@@ -97,6 +98,8 @@ struct TableStore {
     host: Option<String>,
     time_to_live: Duration,
     heart: Heart,
+    /// Requests of callers. They end by themselves.
+    calls: Heart,
     link: Link<Reached>,
     /// The latest reason why the database could not be reached.
     failures: watch::Sender<String>,
@@ -148,7 +151,7 @@ impl TableStore {
         F: Future<Output = Result<T, LockTableError>> + Send + 'static,
     {
         let (call, answered) = self.call(call);
-        self.heart.spawn_beside_callers("lock-table-call", call);
+        self.calls.spawn_beside_callers("lock-table-call", call);
         self.answer(answered).await
     }
 
@@ -347,7 +350,12 @@ impl LeaseStore for TableStore {
         self.ask(|table| async move { table.break_lock(&name).await }).await
     }
 
+    async fn settled(&self) {
+        self.calls.stop().await;
+    }
+
     async fn close(&self) {
+        self.heart.stop().await;
         self.table.close().await;
     }
 }

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::future::{pending, ready};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ use crate::{
 };
 
 use table::{Table, Tried, Wanted};
-use wake::{Wake, Wakes};
+use wake::Wakes;
 use worker::{ANSWER_WITHIN, Worker};
 
 mod lock_file;
@@ -67,7 +68,7 @@ pub struct FileProvider {
     directory: PathBuf,
     scope: Scope,
     turns: Turns,
-    /// Where waiters are told.
+    /// Who tells waiters that a lock file was closed, where there is somebody.
     wakes: Option<Wakes>,
     closed: CancellationToken,
     next: AtomicU64,
@@ -186,13 +187,10 @@ impl FileProvider {
         ))
     }
 
-    /// Somebody who tells when a lock file is closed, where there is one to be had.
-    fn wake(&self, name: &str) -> Option<Wake> {
-        self.wakes
-            .as_ref()?
-            .on(&self.directory.join(name))
-            .inspect_err(|error| tracing::debug!(%error, lock = bare(name), "looking for it instead of being told"))
-            .ok()
+    /// Whether waiters of other processes of ours are on the list. On a server that would take too long to find out.
+    async fn others_wait(&self, name: &str) -> bool {
+        let name = name.to_owned();
+        self.wakes.is_some() && self.shared.worker.run(move |table| table.others_wait(&name)).await.unwrap_or(false)
     }
 }
 
@@ -249,7 +247,7 @@ impl Provider for FileProvider {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let claim = Claim { shared: self.shared.clone(), id, given_back: false };
         if let WaitPolicy::Until(deadline) = wait {
-            self.shared.courtesy.stand_back(name, deadline, ready(false), ready(false)).await;
+            self.shared.courtesy.stand_back(name, deadline, ready(false), self.others_wait(name)).await;
         }
         let (path, owner) = (self.directory.join(name), owner.clone());
         let wanted = Arc::new(Wanted { id, name: name.to_owned(), path, mode, owner });
@@ -267,11 +265,20 @@ impl Provider for FileProvider {
                 WaitPolicy::Until(deadline) if !deadline.has_passed() => deadline,
                 _ => return Err(busy()),
             };
-            if wake.is_none() {
-                wake = self.wake(name);
-                if wake.is_some() {
+            if wake.is_none()
+                && let Some(wakes) = &self.wakes
+            {
+                match wakes.on(&wanted.path) {
                     // It may have been given back before anybody told us.
-                    continue;
+                    Ok(told) => {
+                        wake = Some(told);
+                        continue;
+                    }
+                    // It has been: its file is gone.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => {
+                        tracing::debug!(%error, lock = bare(name), "looking for it instead of being told");
+                    }
                 }
             }
             let told = async {
@@ -377,8 +384,9 @@ impl HeldLock for FileLock {
     async fn release(self: Box<Self>) -> Result<(), Error> {
         let Self { claim, turn, name, lost } = *self;
         let told = lost.is_cancelled();
-        claim.shared.courtesy.released(&name);
+        let shared = claim.shared.clone();
         let result = claim.give_back().await;
+        shared.courtesy.released(&name);
         drop(turn);
         match result? {
             Ok(()) if told => Err(lost_because(&name, &lost, "the lock directory was closed, or silent for too long")),

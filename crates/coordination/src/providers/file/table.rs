@@ -115,10 +115,13 @@ impl Table {
             None => (None, None),
         };
         let Some(file) = opened.or(waiting) else { return Ok(Tried::NotOpen) };
-        let attempt = lock_file::try_lock(&file, wanted.mode).and_then(|granted| match granted {
-            true if lock_file::is_at(&file, &wanted.path)? => Ok(Tried::Held),
-            true => Ok(Tried::NotOpen),
-            false => Ok(Tried::Busy),
+        // Who gives one back removes its file first: a waiter woken by that finds the old one locked still, and wants the next.
+        let attempt = lock_file::try_lock(&file, wanted.mode).and_then(|granted| {
+            Ok(match lock_file::is_at(&file, &wanted.path)? {
+                true if granted => Tried::Held,
+                true => Tried::Busy,
+                false => Tried::NotOpen,
+            })
         });
         let tried = match attempt {
             Ok(tried) => tried,
@@ -144,6 +147,11 @@ impl Table {
     pub(super) fn others_wait_longer(&self, id: u64) -> bool {
         let (Some(register), Some(open)) = (&self.register, self.open.get(&id)) else { return false };
         open.slot.is_some_and(|slot| register.others_wait_longer(slot, &open.name).unwrap_or(false))
+    }
+
+    /// Whether somebody in another process of ours waits for a lock.
+    pub(super) fn others_wait(&self, name: &str) -> bool {
+        self.register.as_ref().is_some_and(|register| register.others_wait(name).unwrap_or(false))
     }
 
     fn clear(&mut self, slot: Option<usize>) {
@@ -280,5 +288,28 @@ impl Open {
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "lock file not removed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_a_file_that_was_removed_wants_the_next_one_though_its_holder_has_it_locked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cinder-a");
+        let open = || lock_file::open(&path, Mode::Exclusive).unwrap();
+        let mut table = Table::new(directory.path().to_owned(), String::new(), true);
+        let (name, owner) = ("cinder-a".to_owned(), Owner::default());
+        let wanted = Wanted { id: 1, name, path: path.clone(), mode: Mode::Exclusive, owner };
+        let mut tried = |opened| table.try_lock(&wanted, opened, CancellationToken::new()).unwrap();
+        assert_eq!(tried(None), Tried::NotOpen);
+        let holder = open();
+        assert!(lock_file::try_lock(&holder, Mode::Exclusive).unwrap());
+        assert_eq!(tried(Some(open())), Tried::Busy);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(tried(None), Tried::NotOpen);
+        assert_eq!(tried(Some(open())), Tried::Held);
     }
 }

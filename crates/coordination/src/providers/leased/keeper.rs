@@ -19,7 +19,7 @@ use super::{Claim, LeaseStore, Taken};
 /// First wait after a request that failed; doubled each time.
 pub(super) const AGAIN: Duration = Duration::from_millis(20);
 
-/// The longest that closing waits for what is still held to be given back.
+/// The longest that closing waits for what is at the service to be given back.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Keeps the list of our claims, beats for those that are held, and watches their deadlines: two tasks, however many locks.
@@ -46,6 +46,8 @@ struct Table {
     watched: Option<Instant>,
     /// How often everything held had to be looked at at once.
     doubts: u64,
+    /// What was still being withdrawn when the background ended.
+    unsettled: Vec<Arc<Claim>>,
 }
 
 /// A claim that the service may know of; with a lease once it is held.
@@ -241,7 +243,7 @@ impl Keeper {
                 };
                 tokio::select! {
                     biased;
-                    () = stop.cancelled() => return,
+                    () = stop.cancelled() => return keeper.table().unsettled.push(claim),
                     () = again => pause = (pause * 2).min(longest),
                 }
             }
@@ -252,18 +254,31 @@ impl Keeper {
     /// Tells every holder, gives everything back, ends the background and the connection.
     pub(super) async fn close(&self) {
         self.closed.cancel();
+        let by = Instant::now() + CLOSING;
         let entries = std::mem::take(&mut self.table().entries);
         for lease in entries.values().filter_map(|entry| entry.lease.as_ref()) {
             lease.lose("the coordinator was closed");
         }
-        let given_back = join_all(entries.values().map(|entry| self.ask(self.store.give_back(&entry.claim))));
-        let outcomes = tokio::time::timeout(CLOSING, given_back).await;
-        let failed = outcomes.map_or(entries.len(), |all| all.iter().filter(|outcome| outcome.is_err()).count());
+        let failed = self.give_back_by(by, entries.values().map(|entry| &entry.claim)).await;
         if failed > 0 {
             let seconds = self.store.time_to_live().as_secs_f64();
             tracing::warn!(locks = failed, "locks could not be given back: they are free after {seconds} s");
         }
         self.heart.stop().await;
+        let wishes = entries.into_values().filter(|entry| entry.lease.is_none()).map(|entry| entry.claim);
+        let mut unsettled = std::mem::take(&mut self.table().unsettled);
+        unsettled.extend(wishes);
+        if !unsettled.is_empty() && tokio::time::timeout_at(by, self.store.settled()).await.is_ok() {
+            self.give_back_by(by, &unsettled).await;
+        }
         self.store.close().await;
+    }
+
+    /// Gives back all of them at once; says how many could not be by then.
+    async fn give_back_by(&self, by: Instant, claims: impl IntoIterator<Item = &Arc<Claim>>) -> usize {
+        let given_back: Vec<_> = claims.into_iter().map(|claim| self.ask(self.store.give_back(claim))).collect();
+        let claims = given_back.len();
+        let outcomes = tokio::time::timeout_at(by, join_all(given_back)).await;
+        outcomes.map_or(claims, |all| all.iter().filter(|outcome| outcome.is_err()).count())
     }
 }

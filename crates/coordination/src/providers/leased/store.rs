@@ -127,6 +127,9 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<Holder>, Error>;
     /// Removes the record of a lock whosever it is; false when there was none.
     async fn break_lock(&self, name: &str) -> Result<bool, Error>;
+    /// Before the end: resolves when no request is under way that may be carried out after one that is sent now. Where all of them go
+    /// over one connection none ever is.
+    async fn settled(&self) {}
     /// Ends the connection.
     async fn close(&self);
 }

@@ -39,6 +39,7 @@ struct Service {
     requests: AtomicU64,
     state: Mutex<State>,
     reconnected: tokio::sync::Notify,
+    late: scoria_runtime::Tasks,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +91,7 @@ impl Memory {
             }
             Some(Fault::Late(late)) => {
                 let memory = self.clone();
-                drop(scoria_runtime::Tasks::new().spawn("late", async move {
+                drop(self.0.late.spawn("late", async move {
                     tokio::time::sleep(late).await;
                     request(&mut memory.state());
                 }));
@@ -214,6 +215,10 @@ impl LeaseStore for Memory {
     async fn break_lock(&self, name: &str) -> Result<bool, Error> {
         let name = name.to_owned();
         self.call(move |state| state.records.remove(&name).is_some()).await
+    }
+
+    async fn settled(&self) {
+        self.0.late.shutdown().await;
     }
 
     async fn close(&self) {}
@@ -409,6 +414,38 @@ async fn closing_tells_gives_back_and_refuses() {
     assert!(matches!(waiting.await.unwrap(), Some(Error::Closed)));
     assert!(matches!(take(&one, WaitPolicy::No).await, Err(Error::Closed)));
     assert!(matches!(lock.release().await, Err(Error::Lost { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_carried_out_while_it_closes_is_given_back() {
+    for gives_up in [true, false] {
+        let service = Memory::default();
+        let provider = Arc::new(provider(&service));
+        service.fail_next(Fault::Late(SECOND / 2));
+        let wisher = provider.clone();
+        let wish = scoria_runtime::Tasks::new().spawn("wish", async move { take(&wisher, within(60)).await.err() });
+        tokio::time::sleep(SECOND / 10).await;
+        if gives_up {
+            wish.abort();
+            tokio::time::sleep(SECOND / 10).await;
+        }
+        provider.close().await;
+        tokio::time::sleep(SECOND / 2).await;
+        assert_eq!(service.state().token, 1, "it was carried out");
+        assert!(service.free("a"), "gives up: {gives_up}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_does_not_wait_for_ever() {
+    let service = Memory::default();
+    let provider = Arc::new(provider(&service));
+    service.fail_next(Fault::Late(SECOND * 60));
+    let given_up = tokio::time::timeout(SECOND / 2, take(&provider, within(60)));
+    assert!(given_up.await.is_err());
+    let began = Instant::now();
+    provider.close().await;
+    assert_eq!(began.elapsed().as_secs(), 5);
 }
 
 /// Turns that each of several instances gets in a minute, all of them always wanting more, and what a polling peer gets.
