@@ -163,9 +163,6 @@ impl LockTable for Unused {
     async fn find(&self, _: &str, _: &str) -> Result<Option<LockLease>, LockTableError> {
         nothing()
     }
-    async fn is_held(&self, _: &str) -> Result<bool, LockTableError> {
-        nothing()
-    }
     async fn give_back(&self, _: &str, _: &str) -> Result<bool, LockTableError> {
         nothing()
     }

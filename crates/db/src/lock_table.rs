@@ -311,11 +311,6 @@ impl LockTable for DatabaseLocks {
         Ok(row.await?.filter(|row| row.0 == 1 && row.3 > 0).map(lease))
     }
 
-    async fn is_held(&self, name: &str) -> Answer<bool> {
-        let row = self.run(|db| async move { db.fetch_optional::<(i64,)>(&rows::is_held(db.dialect(), name)).await });
-        Ok(row.await?.is_some())
-    }
-
     async fn give_back(&self, name: &str, claim: &str) -> Answer<bool> {
         if self.free(name, Some(claim)).await? {
             return Ok(true);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rand::Rng;
 use scoria_model::{LockTableError, LockWatch};
 use scoria_runtime::Tasks;
 use sqlx::postgres::PgListener;
@@ -178,7 +179,8 @@ impl LockWatch for Looking {
             tokio::select! {
                 biased;
                 _ = self.woken.receiver.changed() => return Ok(None),
-                () = sleep(pause) => {}
+                // Never the same twice: whoever looks in step with those who take and give back finds it free every time, or never.
+                () = sleep(rand::rng().random_range(pause / 2..=pause)) => {}
             }
             let look = rows::is_held(self.database.dialect(), &self.woken.name);
             match self.database.fetch_optional::<(i64,)>(&look).await {

@@ -122,12 +122,6 @@ pub trait LockTable: Debug + Send + Sync + 'static {
     /// See [`LockTableError`].
     async fn find(&self, name: &str, claim: &str) -> Result<Option<LockLease>, LockTableError>;
 
-    /// Whether somebody has the lock.
-    ///
-    /// # Errors
-    /// See [`LockTableError`].
-    async fn is_held(&self, name: &str) -> Result<bool, LockTableError>;
-
     /// Frees the lock or hands it on if it is this claim's, in one round trip; otherwise takes the claim out of the line. Whether it
     /// was this claim's.
     ///

@@ -61,6 +61,8 @@ struct Run {
     counted: Instant,
     /// When somebody else was last seen to have it.
     others: Option<Instant>,
+    /// Which of all its holders one of us was, where that is known.
+    holder: Option<u64>,
 }
 
 impl Courtesy {
@@ -99,31 +101,33 @@ impl Courtesy {
             // Not again for the next name: the cost of one look at all is spread over as many new ones.
             names.most = NAMES.max(names.runs.len() * 2);
         }
-        names
-            .runs
-            .insert(name.to_owned(), Run { since: now, last: now, turns: 1, allowed: 1, counted: now, others: None });
+        names.runs.insert(
+            name.to_owned(),
+            Run { since: now, last: now, turns: 1, allowed: 1, counted: now, others: None, holder: None },
+        );
     }
 
     /// Somebody else has it.
     pub(crate) fn seen_others(&self, name: &str) {
         if let Some(run) = self.names().runs.get_mut(name) {
-            (run.turns, run.allowed, run.others) = (0, 1, Some(Instant::now()));
+            run.see_others();
         }
     }
 
-    /// Before one of us tries: leaves others the room that we owe them, unless one of them has the lock. That is asked only if there
-    /// were others lately; whether any wait, whenever there is room to be left.
-    pub(crate) async fn stand_back(
-        &self,
-        name: &str,
-        deadline: Deadline,
-        others_have_it: impl Future<Output = bool>,
-        others_wait: impl Future<Output = bool>,
-    ) {
-        let Some(until) = self.owed(name) else { return };
-        if self.remembers_others(name) && others_have_it.await {
-            return self.seen_others(name);
+    /// One of us has it, as the so-manieth of all its holders: others may have come and gone since the last one of us.
+    pub(crate) fn granted(&self, name: &str, holder: u64) {
+        if let Some(run) = self.names().runs.get_mut(name)
+            && run.holder.replace(holder).is_some_and(|last| last + 1 != holder)
+        {
+            run.see_others();
         }
+    }
+
+    /// Before one of us tries: leaves others the room that we owe them, all of it. Whoever came back as soon as one of them has
+    /// the lock would go from hand to hand with that one, and a third one, who looks now and then, would find it taken each time.
+    /// Whether any wait is asked whenever there is room to be left.
+    pub(crate) async fn stand_back(&self, name: &str, deadline: Deadline, others_wait: impl Future<Output = bool>) {
+        let Some(until) = self.owed(name) else { return };
         if others_wait.await {
             self.seen_others(name);
         }
@@ -132,10 +136,6 @@ impl Courtesy {
             () = tokio::time::sleep_until(until) => {}
             () = deadline.wait() => {}
         }
-    }
-
-    fn remembers_others(&self, name: &str) -> bool {
-        self.names().runs.get(name).is_some_and(|run| run.beside_others(Instant::now(), self.remembered))
     }
 
     /// Until when the lock is to be left to others.
@@ -166,6 +166,10 @@ impl Courtesy {
 }
 
 impl Run {
+    fn see_others(&mut self) {
+        (self.turns, self.allowed, self.others) = (0, 1, Some(Instant::now()));
+    }
+
     /// Whether somebody else was seen so lately.
     fn beside_others(&self, now: Instant, lately: Duration) -> bool {
         self.others.is_some_and(|seen| now - seen < lately)
@@ -179,26 +183,24 @@ mod tests {
     use super::*;
 
     /// How long it stands back.
-    async fn room(courtesy: &Courtesy, others_have_it: impl Future<Output = bool>) -> Duration {
+    async fn room(courtesy: &Courtesy, others_wait: impl Future<Output = bool>) -> Duration {
         let began = Instant::now();
-        courtesy.stand_back("a", Deadline::NEVER, others_have_it, ready(false)).await;
+        courtesy.stand_back("a", Deadline::NEVER, others_wait).await;
         began.elapsed()
     }
 
     const LOOKS: Duration = Duration::from_millis(50);
 
     #[tokio::test(start_paused = true)]
-    async fn room_is_left_after_a_turn_unless_others_use_it_already() {
+    async fn room_is_left_after_a_turn() {
         let courtesy = Courtesy::new(LOOKS, None);
-        let unasked = || async { panic!("that would be a request too many") };
-        assert_eq!(room(&courtesy, unasked()).await, Duration::ZERO, "nothing is owed yet");
-        courtesy.released("a");
-        assert_eq!(room(&courtesy, unasked()).await, LOOKS + WAKE_UP, "there were no others yet");
-        courtesy.seen_others("a");
-        courtesy.released("a");
-        assert_eq!(room(&courtesy, ready(true)).await, Duration::ZERO);
-        courtesy.released("a");
-        assert_eq!(room(&courtesy, ready(false)).await, LOOKS + WAKE_UP);
+        let unasked = async { panic!("that would be a request too many") };
+        assert_eq!(room(&courtesy, unasked).await, Duration::ZERO, "nothing is owed yet");
+        for others_wait in [false, true, false] {
+            courtesy.released("a");
+            assert_eq!(room(&courtesy, ready(others_wait)).await, LOOKS + WAKE_UP);
+            courtesy.seen_others("a");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -226,11 +228,26 @@ mod tests {
         let courtesy = Courtesy::new(LOOKS, None);
         for _ in 0..10 {
             courtesy.released("a");
-            let began = Instant::now();
-            courtesy.stand_back("a", Deadline::NEVER, ready(false), ready(true)).await;
-            assert_eq!(began.elapsed(), LOOKS + WAKE_UP);
+            assert_eq!(room(&courtesy, ready(true)).await, LOOKS + WAKE_UP);
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_came_and_went_between_two_turns_of_ours_counts_as_seen() {
+        let courtesy = Courtesy::new(LOOKS, None);
+        let after = async |holders: &[u64]| {
+            let mut owed = Vec::new();
+            for holder in holders {
+                courtesy.granted("a", *holder);
+                courtesy.released("a");
+                owed.push(room(&courtesy, ready(false)).await > Duration::ZERO);
+            }
+            owed
+        };
+        assert_eq!(after(&[1, 2, 3, 4]).await, [true, false, true, false]);
+        assert_eq!(after(&[6, 7, 9]).await, [true; 3]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_few_long_turns_are_many() {
         let courtesy = Courtesy::new(LOOKS, None);

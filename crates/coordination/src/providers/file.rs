@@ -3,7 +3,7 @@
 //! Contract: `tooz/drivers/file.py: FileDriver`, `fasteners/process_lock.py: InterProcessLock`.
 
 use std::fs::File;
-use std::future::{pending, ready};
+use std::future::pending;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -247,7 +247,7 @@ impl Provider for FileProvider {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let claim = Claim { shared: self.shared.clone(), id, given_back: false };
         if let WaitPolicy::Until(deadline) = wait {
-            self.shared.courtesy.stand_back(name, deadline, ready(false), self.others_wait(name)).await;
+            self.shared.courtesy.stand_back(name, deadline, self.others_wait(name)).await;
         }
         let (path, owner) = (self.directory.join(name), owner.clone());
         let wanted = Arc::new(Wanted { id, name: name.to_owned(), path, mode, owner });

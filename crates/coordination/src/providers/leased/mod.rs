@@ -62,9 +62,8 @@ impl LeasedProvider {
         };
         if let WaitPolicy::Until(deadline) = wait {
             let Keeper { store, .. } = &*self.keeper;
-            let others_have_it = async { matches!(self.keeper.ask(store.is_held(name)).await, Ok(true)) };
             let others_wait = async { matches!(self.keeper.ask(store.others_wait(name)).await, Ok(true)) };
-            self.courtesy.stand_back(name, deadline, others_have_it, others_wait).await;
+            self.courtesy.stand_back(name, deadline, others_wait).await;
         }
         loop {
             let wish = Wish::new(&self.keeper, &self.courtesy, turn, name, owner);

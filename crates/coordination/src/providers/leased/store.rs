@@ -87,10 +87,9 @@ pub(crate) trait LeaseStore: Debug + Send + Sync + 'static {
     fn peers_poll(&self) -> Option<Duration> {
         None
     }
-    /// Whether somebody has the lock: for whoever would leave it to others for as long as they need to find it free. One round trip; a
-    /// service that keeps order, or tells at once, need not be asked.
-    async fn is_held(&self, _name: &str) -> Result<bool, Error> {
-        Ok(false)
+    /// Whether the fencing tokens of a lock count its holders: the next one's is higher by one.
+    fn counts_holders(&self) -> bool {
+        false
     }
     /// Whether waiters of other instances have left word that they wait. For a service where a lock that is free does not tell that
     /// others have had it meanwhile. One round trip.

@@ -196,7 +196,13 @@ impl Wish {
 
     fn hold(mut self, taken: Taken, doubts: u64) -> Result<Result<LeasedLock, Option<Turn>>, Error> {
         match self.footprint.keeper.hold(self.footprint.serial, taken, doubts) {
-            Some(lease) => Ok(Ok(LeasedLock::new(self.footprint, lease, taken.token))),
+            Some(lease) => {
+                let Footprint { keeper, courtesy, claim, .. } = &self.footprint;
+                if let Some(holder) = taken.token.filter(|_| keeper.store.counts_holders()) {
+                    courtesy.granted(&claim.name, holder);
+                }
+                Ok(Ok(LeasedLock::new(self.footprint, lease, taken.token)))
+            }
             None if self.footprint.keeper.closed.is_cancelled() => Err(Error::Closed),
             None => Ok(Err(self.footprint.turn.take())),
         }

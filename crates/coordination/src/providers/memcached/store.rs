@@ -290,11 +290,6 @@ impl LeaseStore for Store {
         self.link.health()
     }
 
-    async fn is_held(&self, name: &str) -> Result<bool, Error> {
-        let (answer, _) = self.connected()?.requests.ask(Command::Look { key: &key(name)? }).await?;
-        Ok(answer.record.is_some())
-    }
-
     async fn others_wait(&self, name: &str) -> Result<bool, Error> {
         let (answer, _) = self.connected()?.requests.ask(Command::Look { key: &waits(name)? }).await?;
         Ok(answer.record.is_some_and(|record| record.value != self.instance.as_bytes()))
