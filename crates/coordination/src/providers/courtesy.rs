@@ -5,7 +5,8 @@
 //!
 //! * after some turns in a row, for as long as others need to come in after a wake-up. How many: one when others were seen
 //!   lately, then more and more when nobody uses the room, up to [`MOST_TURNS`] or as many as take [`LONG`] times the room. Others
-//!   who are not woken but look may come and go in it without being seen: where they do, having been seen counts for [`RUN`];
+//!   who are not woken but look may come and go in it without being seen: where they do, having been seen counts for [`RUN`], and
+//!   fencing tokens, where they count the holders of a lock, tell of those who came between two turns of ours;
 //! * after a run of turns of [`RUN`] or 20 looks of a polling peer, for a little longer than one look.
 
 use std::collections::HashMap;

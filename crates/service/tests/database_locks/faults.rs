@@ -19,6 +19,8 @@ use crate::{coordinator, lock_options};
 const SHORT: &str = "database://?lock_timeout=3";
 /// Leases that outlive a server's restart.
 const LONG: &str = "database://?lock_timeout=60";
+/// How often a request whose answer is to be lost may not even have been sent.
+const TRIES: u32 = 5;
 
 async fn links_fail(place: Place) {
     let (proxy, url) = place.proxied();
@@ -61,7 +63,9 @@ async fn answers_are_lost(place: Place) {
     };
 
     // Whoever goes on waiting finds that it has the lock.
+    let mut tries = 0;
     let (proxy, waiting) = loop {
+        tries += 1;
         let (proxy, behind) = fresh().await;
         proxy.set(Link::AnswersLost);
         let waiting = Tasks::new().spawn("waiter", async move { soon(&behind, "a").await });
@@ -69,6 +73,7 @@ async fn answers_are_lost(place: Place) {
             break (proxy, waiting);
         }
         waiting.abort();
+        assert!(tries < TRIES, "the request is carried out");
     };
     proxy.set(Link::Up);
     proxy.cut();
@@ -77,7 +82,9 @@ async fn answers_are_lost(place: Place) {
     held.release().await.unwrap();
 
     // From whoever gives up it is taken back.
+    let mut tries = 0;
     let proxy = loop {
+        tries += 1;
         let (proxy, behind) = fresh().await;
         proxy.set(Link::AnswersLost);
         let attempt = behind.acquire(request("a").wait(within(Duration::from_millis(1500))));
@@ -86,6 +93,7 @@ async fn answers_are_lost(place: Place) {
         if had {
             break proxy;
         }
+        assert!(tries < TRIES, "the request is carried out");
     };
     proxy.set(Link::Up);
     proxy.cut();

@@ -131,16 +131,16 @@ impl Register {
 
     /// Whether somebody in another living process waits for a lock.
     pub(super) fn others_wait(&self, name: &str) -> io::Result<bool> {
-        self.others_wait_since(name, u64::MAX)
+        self.others_wait_from_before(name, u64::MAX)
     }
 
     /// Whether somebody in another living process has waited for the lock of one of our waiters for longer.
     pub(super) fn others_wait_longer(&self, slot: usize, name: &str) -> io::Result<bool> {
         let Some(since) = self.slots.get(slot).copied().flatten() else { return Ok(false) };
-        self.others_wait_since(name, since)
+        self.others_wait_from_before(name, since)
     }
 
-    fn others_wait_since(&self, name: &str, before: u64) -> io::Result<bool> {
+    fn others_wait_from_before(&self, name: &str, before: u64) -> io::Result<bool> {
         let records = self.records(name)?;
         Ok(records.iter().any(|record| record.name == name && !record.held && record.since < before))
     }
